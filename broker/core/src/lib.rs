@@ -1,0 +1,7 @@
+//! The decisions of a Strandline broker, as plain synchronous structs.
+//!
+//! **Owns** every decision that could lose data or split a brain: an input comes in (a request, a
+//! tick, a completion), new state and a list of effects come out.
+//!
+//! **Never** does I/O, reads a clock or draws a random number: time and randomness are arguments,
+//! so that a test or a simulation replays a run exactly.

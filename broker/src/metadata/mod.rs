@@ -1,0 +1,1 @@
+//! The driver of the metadata log: decide, append, make durable, apply, publish.

@@ -1,0 +1,1 @@
+//! The running broker: listeners, connections, request handlers, start and shutdown.

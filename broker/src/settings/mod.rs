@@ -1,0 +1,1 @@
+//! What the broker is configured with, and where each value came from.
