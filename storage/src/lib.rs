@@ -7,4 +7,8 @@
 //! time is an argument, and work that may take long is handed out as a job that the caller runs.
 //! Every file operation goes through [`fs`].
 
+pub mod error;
 pub mod fs;
+pub mod log;
+
+pub use error::StorageError;

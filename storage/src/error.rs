@@ -1,0 +1,46 @@
+//! What can go wrong with what is on disk.
+
+use std::path::{Path, PathBuf};
+
+use crate::fs::FsError;
+
+/// Storage could not do what it was asked. Unless it is [`StorageError::is_full`], the data
+/// directory that it happened in must go offline until the process starts again: after a failed
+/// write or sync nothing is known about what the disk holds.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The disk refused.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// A file contradicts its format, and nothing says what it should have been.
+    #[error("{path} is damaged: {reason}")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// An earlier failure has taken the partition's log out of service.
+    #[error("{path} is offline after an earlier failure: repair the disk, then restart the broker")]
+    Offline {
+        /// The partition's directory.
+        path: PathBuf,
+    },
+}
+
+impl StorageError {
+    /// A damaged file.
+    #[must_use]
+    pub fn damaged(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.to_path_buf(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Whether only space is missing: nothing has changed, and the same may work later.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Fs(error) if error.is_full())
+    }
+}
