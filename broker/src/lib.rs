@@ -7,8 +7,12 @@
 
 pub mod cli;
 pub mod http;
+pub mod logging;
 pub mod metadata;
 pub mod metrics;
 pub mod partition;
 pub mod server;
 pub mod settings;
+
+#[cfg(test)]
+mod reference;

@@ -1,0 +1,151 @@
+//! One scrape: series that are read from live state at the moment of asking.
+//!
+//! What belongs to a topic, a partition or a directory is rendered from here and not from the
+//! recorder, so that it costs nothing between scrapes, and a deleted topic leaves no series behind.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+
+use strandline_protocol::ids::{Offset, PartitionId};
+
+use super::catalogue::{
+    DIRECTORY_FREE, DIRECTORY_ONLINE, MEMORY, MEMORY_LIMIT, Metric, PARTITION_BYTES, PARTITION_END,
+    PARTITION_HIGH_WATERMARK, PARTITION_SEGMENTS, PARTITION_START,
+};
+
+/// What a partition tells about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionFigures {
+    /// The first offset that it still has.
+    pub log_start: Offset,
+    /// The offset that the next record gets.
+    pub log_end: Offset,
+    /// The offset up to which consumers read.
+    pub high_watermark: Offset,
+    /// The bytes of records in its segments.
+    pub bytes: u64,
+    /// How many segments it has.
+    pub segments: usize,
+}
+
+/// What a data directory tells about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoryFigures {
+    /// Whether it serves.
+    pub online: bool,
+    /// The bytes that the broker can still write there; none if the file system does not say.
+    pub free_bytes: Option<u64>,
+}
+
+/// Collects samples, grouped by metric as the exposition format wants them.
+#[derive(Debug, Default)]
+pub struct Scrape {
+    families: BTreeMap<&'static str, Family>,
+}
+
+#[derive(Debug)]
+struct Family {
+    metric: &'static Metric,
+    samples: String,
+}
+
+impl Scrape {
+    /// Tells the figures of one partition.
+    pub fn partition(&mut self, topic: &str, partition: PartitionId, figures: PartitionFigures) {
+        let number = partition.0.to_string();
+        let labels = [topic, &number];
+        self.sample(&PARTITION_START, &labels, figures.log_start.0);
+        self.sample(&PARTITION_END, &labels, figures.log_end.0);
+        self.sample(&PARTITION_HIGH_WATERMARK, &labels, figures.high_watermark.0);
+        self.sample(&PARTITION_BYTES, &labels, figures.bytes);
+        self.sample(&PARTITION_SEGMENTS, &labels, figures.segments);
+    }
+
+    /// Tells the figures of one data directory.
+    pub fn directory(&mut self, path: &str, figures: DirectoryFigures) {
+        self.sample(&DIRECTORY_ONLINE, &[path], u8::from(figures.online));
+        if let Some(bytes) = figures.free_bytes {
+            self.sample(&DIRECTORY_FREE, &[path], bytes);
+        }
+    }
+
+    /// Tells how much of the memory for requests on their way is reserved.
+    pub fn memory(&mut self, reserved_bytes: u64, limit_bytes: u64) {
+        self.sample(&MEMORY, &[], reserved_bytes);
+        self.sample(&MEMORY_LIMIT, &[], limit_bytes);
+    }
+
+    /// Adds one sample; `labels` are the values of the metric's labels, in their order.
+    pub(super) fn sample(&mut self, metric: &'static Metric, labels: &[&str], value: impl Display) {
+        assert_eq!(metric.labels.len(), labels.len(), "{}", metric.name);
+        let family = self.families.entry(metric.name).or_insert(Family {
+            metric,
+            samples: String::new(),
+        });
+        let text = &mut family.samples;
+        text.push_str(metric.name);
+        for (index, (label, value)) in metric.labels.iter().zip(labels).enumerate() {
+            text.push(if index == 0 { '{' } else { ',' });
+            text.push_str(label);
+            text.push_str("=\"");
+            push_escaped(text, value);
+            text.push('"');
+        }
+        if !labels.is_empty() {
+            text.push('}');
+        }
+        // Writing into a string cannot fail.
+        let _ = writeln!(text, " {value}");
+    }
+
+    /// Appends everything in the text exposition format.
+    pub(super) fn render_into(&self, text: &mut String) {
+        for family in self.families.values() {
+            let Metric {
+                name, kind, help, ..
+            } = family.metric;
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name());
+            text.push_str(&family.samples);
+            text.push('\n');
+        }
+    }
+}
+
+fn push_escaped(text: &mut String, value: &str) {
+    for character in value.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            other => text.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_values_are_escaped_and_families_are_grouped() {
+        let mut scrape = Scrape::default();
+        let figures = DirectoryFigures {
+            online: true,
+            free_bytes: Some(5),
+        };
+        scrape.directory("/a\"\\\n", figures);
+        scrape.directory("/b", figures);
+        let mut text = String::new();
+        scrape.render_into(&mut text);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[2],
+            r#"strandline_directory_free_bytes{directory="/a\"\\\n"} 5"#
+        );
+        assert_eq!(
+            lines[3],
+            r#"strandline_directory_free_bytes{directory="/b"} 5"#
+        );
+        assert_eq!(text.matches("# TYPE").count(), 2);
+    }
+}
