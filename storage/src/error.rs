@@ -26,6 +26,43 @@ pub enum StorageError {
         /// The partition's directory.
         path: PathBuf,
     },
+    /// An earlier failure has taken the whole data directory out of service.
+    #[error(
+        "{directory} is offline since {reason}: repair the disk, then restart the broker",
+        directory = directory.display()
+    )]
+    DirectoryOffline {
+        /// The data directory.
+        directory: PathBuf,
+        /// What happened first.
+        reason: String,
+    },
+    /// Another process works on the data directory.
+    #[error(
+        "{directory} is used by another process, which holds its .lock: stop that process, or give \
+         this one another --data",
+        directory = directory.display()
+    )]
+    InUse {
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// The data directory belongs to another node or another cluster.
+    #[error(
+        "{directory} belongs to {field} {found}, not {expected}: give the --data of this node, or \
+         an empty one",
+        directory = directory.display()
+    )]
+    ForeignDirectory {
+        /// The data directory.
+        directory: PathBuf,
+        /// Which property differs, as `meta.properties` names it.
+        field: &'static str,
+        /// What the directory says.
+        found: String,
+        /// What it was opened as.
+        expected: String,
+    },
 }
 
 impl StorageError {

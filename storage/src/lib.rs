@@ -7,6 +7,7 @@
 //! time is an argument, and work that may take long is handed out as a job that the caller runs.
 //! Every file operation goes through [`fs`].
 
+pub mod directory;
 pub mod error;
 pub mod fs;
 pub mod log;

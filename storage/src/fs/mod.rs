@@ -15,12 +15,16 @@
 //!   writes.
 
 mod error;
+mod host;
+pub mod mapped;
+pub mod pwrite;
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
 pub use error::{FsError, Operation};
+pub use host::CacheLimits;
 
 /// One entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
