@@ -130,17 +130,31 @@ impl FrameHeader {
     /// # Errors
     /// [`FrameError`]; the connection must be closed.
     pub fn decode(bytes: &[u8; HEADER_BYTES], frame_bytes_max: usize) -> Result<Self, FrameError> {
+        // Only what is no frame of ours is held against the looks of other protocols.
+        Self::decode_lengths(bytes, frame_bytes_max)
+            .map_err(|error| other_protocol(bytes).unwrap_or(error))
+    }
+
+    /// Looks at the first bytes of a frame whose fixed part is not all there: at least its length.
+    ///
+    /// # Errors
+    /// [`FrameError`] if they cannot begin a frame of at most `frame_bytes_max` bytes.
+    pub fn check_start(start: &[u8], frame_bytes_max: usize) -> Result<(), FrameError> {
+        let Some(length) = start.first_chunk() else {
+            return Ok(());
+        };
+        let length = to_usize(u32::from_be_bytes(*length));
+        check_length(length, frame_bytes_max)
+            .map_err(|error| other_protocol(start).unwrap_or(error))
+    }
+
+    fn decode_lengths(
+        bytes: &[u8; HEADER_BYTES],
+        frame_bytes_max: usize,
+    ) -> Result<Self, FrameError> {
         let length = to_usize(u32_at(bytes, 0));
         let message_bytes = to_usize(u32_at(bytes, 16));
-        if let Some((protocol, hint)) = other_protocol(bytes) {
-            return Err(FrameError::OtherProtocol { protocol, hint });
-        }
-        if length.saturating_add(LENGTH_BYTES) > frame_bytes_max {
-            return Err(FrameError::TooLarge {
-                length,
-                limit: frame_bytes_max,
-            });
-        }
+        check_length(length, frame_bytes_max)?;
         let Some(body_bytes) = length
             .checked_sub(HEADER_BYTES - LENGTH_BYTES)
             .filter(|body_bytes| message_bytes <= *body_bytes)
@@ -163,6 +177,12 @@ impl FrameHeader {
             message_bytes,
             crc: u32_at(bytes, 20),
         })
+    }
+
+    /// The size of the whole frame.
+    #[must_use]
+    pub const fn frame_bytes(&self) -> usize {
+        HEADER_BYTES.saturating_add(self.body_bytes)
     }
 
     /// Compares the checksum with the fixed part and the `message` that followed it.
@@ -222,23 +242,39 @@ fn checksum(bytes: &[u8; HEADER_BYTES], message: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(guarded), message)
 }
 
+fn check_length(length: usize, frame_bytes_max: usize) -> Result<(), FrameError> {
+    if length.saturating_add(LENGTH_BYTES) > frame_bytes_max {
+        let limit = frame_bytes_max;
+        return Err(FrameError::TooLarge { length, limit });
+    }
+    if length < HEADER_BYTES - LENGTH_BYTES {
+        let message_bytes = 0;
+        return Err(FrameError::Inconsistent {
+            length,
+            message_bytes,
+        });
+    }
+    Ok(())
+}
+
 /// Recognises what people point at the wrong port, so that the log can tell them by name.
-fn other_protocol(bytes: &[u8; HEADER_BYTES]) -> Option<(&'static str, &'static str)> {
+fn other_protocol(start: &[u8]) -> Option<FrameError> {
     const HTTP: [&[u8]; 7] = [
         b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"PRI ",
     ];
-    if HTTP.iter().any(|method| bytes.starts_with(method)) {
-        return Some(("HTTP", ": the HTTP listener has a port of its own"));
-    }
-    if bytes.starts_with(&[0x16, 0x03]) {
-        return Some(("TLS", ": connect without TLS"));
-    }
-    // A Kafka request: length, API key below 100, version below 30, correlation id, client id
-    // length. Ours has flags where Kafka has the high half of its correlation id, and a length of
-    // the message that fits the frame.
-    let message_fits = to_usize(u32_at(bytes, 16)) <= to_usize(u32_at(bytes, 0));
-    let looks_like_kafka = u16_at(bytes, 4) == 18 && u16_at(bytes, 6) <= 9 && !message_fits;
-    looks_like_kafka.then_some(("the Kafka protocol", ""))
+    // A Kafka client opens with ApiVersions (18); where ours has the length of the message, it has
+    // text of its client id, which gives lengths beyond those that fit the frame.
+    const KAFKA_API_VERSIONS: [u8; 2] = 18_u16.to_be_bytes();
+    let (protocol, hint) = if HTTP.iter().any(|method| start.starts_with(method)) {
+        ("HTTP", ": the HTTP listener has a port of its own")
+    } else if start.starts_with(&[0x16, 0x03]) {
+        ("TLS", ": connect without TLS")
+    } else if start.get(4..6) == Some(&KAFKA_API_VERSIONS) {
+        ("the Kafka protocol", "")
+    } else {
+        return None;
+    };
+    Some(FrameError::OtherProtocol { protocol, hint })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The language that Strandline's brokers and clients speak.
 //!
 //! **Owns** the quantities of the domain ([`Offset`], [`LeaderEpoch`], …), the record batch that is
-//! the same bytes in the client, on the wire and on disk ([`batch`]), the frame around a message
+//! the same bytes in the client, on the wire and on disk ([`batch`]) and how it is
+//! compressed ([`compression`]), the frame around a message
 //! ([`frame`]), every request and response ([`messages`]) and the order of requests on one
 //! connection ([`channel`]).
 //!
@@ -10,6 +11,8 @@
 
 pub mod api;
 pub mod batch;
+pub mod channel;
+pub mod compression;
 pub mod error;
 pub mod frame;
 pub mod ids;

@@ -3,7 +3,10 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::header::{BatchHeader, CRC_START, HEADER_BYTES, MAGIC};
-use crate::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
+use crate::{
+    compression::CompressionError,
+    ids::{ProducerEpoch, ProducerId, Sequence},
+};
 
 /// Why bytes are not a batch, or not one that may be appended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,12 +50,9 @@ pub enum BatchError {
         /// Why.
         reason: &'static str,
     },
-    /// The records cannot be decompressed, or are larger than allowed.
-    #[error("the records of the batch cannot be decompressed: {reason}")]
-    BadCompression {
-        /// Why.
-        reason: String,
-    },
+    /// The records cannot be compressed or decompressed, or are larger than allowed.
+    #[error("the records of the batch cannot be read: {0}")]
+    BadCompression(#[from] CompressionError),
 }
 
 /// A batch whose bytes are all there. Nothing but its length and magic has been checked.
@@ -207,39 +207,6 @@ pub fn split_batches(bytes: &[u8]) -> impl Iterator<Item = Result<BatchView<'_>,
             .unwrap_or_default();
         Some(batch)
     })
-}
-
-/// Places the batch that is exactly `bytes` in a log: its base offset and leader epoch, which the
-/// CRC does not cover.
-///
-/// Returns whether `bytes` held a header to write to.
-pub fn stamp_position(bytes: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpoch) -> bool {
-    let Ok((header, _)) = BatchHeader::mut_from_prefix(bytes) else {
-        return false;
-    };
-    *header = header.with_position(base_offset, leader_epoch);
-    true
-}
-
-/// Gives the batch that is exactly `bytes` the broker's time: attributes, max timestamp and, as
-/// these are covered, a new CRC.
-///
-/// Returns whether `bytes` held a header to write to.
-pub fn stamp_append_time(bytes: &mut [u8], now: crate::Timestamp) -> bool {
-    let Some((head, records)) = bytes.split_at_mut_checked(HEADER_BYTES) else {
-        return false;
-    };
-    let Ok(header) = BatchHeader::mut_from_bytes(head) else {
-        return false;
-    };
-    let attributes = header
-        .attributes()
-        .with_timestamp_type(super::TimestampType::LogAppendTime);
-    *header = header
-        .with_attributes(attributes)
-        .with_timestamps(header.base_timestamp(), now)
-        .with_crc(records);
-    true
 }
 
 /// The bytes of a header, to be written in front of records.
