@@ -1,0 +1,66 @@
+//! `strandline server`: resolves the settings, shows them or runs the broker.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::error::CommandError;
+
+const EXAMPLES: &str = "\
+Examples:
+  strandline server
+  strandline server --data /disk1/strandline,/disk2/strandline --flush async
+  strandline server --listen 0.0.0.0:9290 --advertise broker1.example:9290
+  strandline server --config strandline.toml --print-config
+
+Settings come from the built-in defaults, the file of --config, variables STRANDLINE_* and flags; the
+later one wins. The process stops in order on SIGTERM and SIGINT.";
+
+/// When a broker may acknowledge a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlushFlag {
+    /// Once it is on the disk.
+    Ack,
+    /// Once it is in the page cache; the disk follows in the background.
+    Async,
+}
+
+/// Start a broker.
+///
+/// Needs nothing configured: data in ./strandline-data, clients on 127.0.0.1:9290, HTTP with /metrics,
+/// /healthz and /readyz on 127.0.0.1:9291.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ServerArguments {
+    /// A TOML file of settings; unknown keys are refused.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the logs lie: one directory per disk.
+    #[arg(long, value_name = "DIR[,DIR..]", value_delimiter = ',')]
+    pub data: Vec<PathBuf>,
+    /// Where clients connect; port 0 takes any free one.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Where HTTP is served: metrics, health and readiness.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http: Option<String>,
+    /// What clients elsewhere are told to connect to; needed with a wildcard in --listen.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// When a record counts as acknowledged, for topics that do not say otherwise.
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub flush: Option<FlushFlag>,
+    /// Print the settings in force and where each comes from, and exit.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+impl ServerArguments {
+    /// Runs the broker until it is told to stop.
+    ///
+    /// # Errors
+    /// If a setting is wrong or the broker cannot start.
+    pub fn run(self) -> Result<(), CommandError> {
+        Err(CommandError::failure("the server is not there yet"))
+    }
+}
