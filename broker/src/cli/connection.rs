@@ -41,7 +41,9 @@ impl ConnectionArguments {
 /// Checks that a bootstrap address has a host and a port.
 fn address(text: &str) -> Result<String, String> {
     match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {
+        Some((host, port))
+            if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>
+        {
             Ok(text.to_owned())
         }
         _ => Err("expected HOST:PORT such as 127.0.0.1:9290".to_owned()),
@@ -54,7 +56,12 @@ mod tests {
 
     #[test]
     fn an_address_has_a_host_and_a_port() {
-        for text in ["127.0.0.1:9290", "localhost:1", "[::1]:9290", "a.b.example:65535"] {
+        for text in [
+            "127.0.0.1:9290",
+            "localhost:1",
+            "[::1]:9290",
+            "a.b.example:65535",
+        ] {
             assert!(address(text).is_ok(), "{text}");
         }
         for text in ["", "localhost", ":9290", "a:0", "a:65536", "a:b", "9290"] {

@@ -26,7 +26,11 @@ pub struct ConsumeArguments {
     #[arg(value_name = "TOPIC", value_parser = topic_name)]
     pub topic: String,
     /// Where to begin: at the beginning, the end, an offset, N records before the end, or a time.
-    #[arg(long, value_name = "beginning|end|OFFSET|-N|RFC3339", default_value = "beginning")]
+    #[arg(
+        long,
+        value_name = "beginning|end|OFFSET|-N|RFC3339",
+        default_value = "beginning"
+    )]
     #[arg(allow_hyphen_values = true)]
     pub from: Position,
     /// Only this partition; all of them otherwise.

@@ -61,7 +61,8 @@ impl<R: Read> Lines<R> {
 
     /// Whether the next line is there without asking the source, which may block.
     pub fn is_buffered(&self) -> bool {
-        self.unsearched().is_some_and(|rest| memchr::memchr(b'\n', rest).is_some())
+        self.unsearched()
+            .is_some_and(|rest| memchr::memchr(b'\n', rest).is_some())
     }
 
     /// The next line without its newline, or none at the end of the source.
@@ -70,7 +71,9 @@ impl<R: Read> Lines<R> {
     /// [`LineError::Io`] if the source fails, [`LineError::TooLong`] if the line exceeds the limit.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineError> {
         let (from, to) = loop {
-            let newline = self.unsearched().and_then(|rest| memchr::memchr(b'\n', rest));
+            let newline = self
+                .unsearched()
+                .and_then(|rest| memchr::memchr(b'\n', rest));
             if let Some(distance) = newline {
                 let range = (self.start, self.searched + distance);
                 self.start = range.1 + 1;
@@ -151,8 +154,8 @@ mod tests {
         while let Some(line) = lines.next_line().unwrap() {
             all.push(line.to_vec());
         }
-        assert_eq!(lines.bytes(), bytes.len() as u64);
-        assert_eq!(lines.count(), all.len() as u64);
+        assert_eq!(lines.bytes(), crate::cli::quantity::length(bytes.len()));
+        assert_eq!(lines.count(), crate::cli::quantity::length(all.len()));
         all
     }
 

@@ -4,11 +4,8 @@ use clap::Args;
 use strandline_protocol::ids::Timestamp;
 
 use super::{
-    connection::ConnectionArguments,
-    error::CommandError,
-    output::OutputArguments,
-    position::parse_time,
-    values::topic_name,
+    connection::ConnectionArguments, error::CommandError, output::OutputArguments,
+    position::parse_time, values::topic_name,
 };
 
 /// Show where each partition of a topic begins and ends, and where it was at a time.

@@ -36,7 +36,7 @@ impl Rows {
     /// An empty table with these columns.
     pub fn new(columns: &[&str]) -> Self {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
+        table.load_style(presets::NOTHING);
         table.set_header(columns.iter().map(|name| name.trim_end_matches('#')));
         for (column, name) in table.column_iter_mut().zip(columns) {
             column.set_padding((0, 2));

@@ -36,9 +36,11 @@ impl FromStr for Position {
         match parse_bound(text) {
             Some(Bound::Offset(offset)) => Ok(Self::Offset(offset)),
             Some(Bound::Time(time)) => Ok(Self::Time(time)),
-            None => Err("expected beginning, end, an offset such as 42, -N for the last N records, \
+            None => Err(
+                "expected beginning, end, an offset such as 42, -N for the last N records, \
                          or a time such as 2026-11-23T08:00:00Z"
-                .to_owned()),
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -64,7 +66,10 @@ impl FromStr for Bound {
 
 fn parse_bound(text: &str) -> Option<Bound> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok().map(|offset| Bound::Offset(Offset(offset)));
+        return text
+            .parse()
+            .ok()
+            .map(|offset| Bound::Offset(Offset(offset)));
     }
     parse_time(text).ok().map(Bound::Time)
 }
@@ -109,7 +114,16 @@ mod tests {
 
     #[test]
     fn what_is_no_position_is_refused() {
-        for text in ["", "-", "-x", "+5", "9223372036854775808", "yesterday", "2026-11-23", "1.5"] {
+        for text in [
+            "",
+            "-",
+            "-x",
+            "+5",
+            "9223372036854775808",
+            "yesterday",
+            "2026-11-23",
+            "1.5",
+        ] {
             let refused = text.parse::<Position>();
             assert!(refused.is_err(), "{text} was read as {refused:?}");
         }

@@ -34,7 +34,10 @@ fn describe(page: &mut String, command: &Command, parent: &str) {
     let mut usage = format!("{name} [OPTIONS]");
     let positionals: Vec<&Arg> = command.get_positionals().collect();
     for argument in &positionals {
-        let dots = if argument.get_num_args().is_some_and(|range| range.max_values() > 1) {
+        let dots = if argument
+            .get_num_args()
+            .is_some_and(|range| range.max_values() > 1)
+        {
             "..."
         } else {
             ""
@@ -43,13 +46,16 @@ fn describe(page: &mut String, command: &Command, parent: &str) {
     }
     write!(page, "\n## `{usage}`\n\n").unwrap();
     if let Some(about) = about {
-        writeln!(page, "{about}\n").unwrap();
+        writeln!(page, "{}\n", sentence(&about.to_string())).unwrap();
     }
     page.push_str("| argument | meaning |\n|---|---|\n");
     for argument in positionals {
         row(page, &format!("`{}`", value_name(argument)), argument);
     }
-    for argument in command.get_opts_and_flags() {
+    for argument in command
+        .get_arguments()
+        .filter(|argument| !argument.is_positional())
+    {
         row(page, &option(argument), argument);
     }
     if let Some(examples) = command.get_after_help() {
@@ -71,13 +77,20 @@ fn row(page: &mut String, shown: &str, argument: &Arg) {
     if argument.is_global_set() || id == "help" || id == "version" {
         return;
     }
-    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    let help = argument
+        .get_help()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     let values: Vec<String> = argument
         .get_possible_values()
         .iter()
         .map(|value| format!("`{}`", value.get_name()))
         .collect();
-    let default = argument.get_default_values().first().and_then(|value| value.to_str());
+    let default = argument
+        .get_default_values()
+        .first()
+        .and_then(|value| value.to_str());
+    let help = sentence(&help);
     write!(page, "| {} | {help}", shown.replace('|', "\\|")).unwrap();
     if !values.is_empty() && argument.get_action().takes_values() {
         write!(page, " One of {}.", values.join(", ")).unwrap();
@@ -86,6 +99,16 @@ fn row(page: &mut String, shown: &str, argument: &Arg) {
         write!(page, " Default: `{default}`.").unwrap();
     }
     page.push_str(" |\n");
+}
+
+/// clap takes the full stop away from one-line texts.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end();
+    if text.ends_with('.') {
+        text.to_owned()
+    } else {
+        format!("{text}.")
+    }
 }
 
 fn value_name(argument: &Arg) -> String {

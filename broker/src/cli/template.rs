@@ -85,7 +85,10 @@ fn write_number(out: &mut Vec<u8>, number: i64) {
     let _ = write!(out, "{number}");
 }
 
-fn write_headers<'a>(out: &mut Vec<u8>, headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) {
+fn write_headers<'a>(
+    out: &mut Vec<u8>,
+    headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+) {
     for (index, (name, value)) in headers.enumerate() {
         if index > 0 {
             out.push(b',');
@@ -148,7 +151,9 @@ fn escaped(letter: Option<char>) -> Result<char, String> {
         Some('r') => Ok('\r'),
         Some('0') => Ok('\0'),
         Some('\\') => Ok('\\'),
-        Some(other) => Err(format!("\\{other} is unknown; there are \\n \\t \\r \\0 and \\\\")),
+        Some(other) => Err(format!(
+            "\\{other} is unknown; there are \\n \\t \\r \\0 and \\\\"
+        )),
         None => Err("ends in a lone backslash; write \\\\ for a backslash".to_owned()),
     }
 }

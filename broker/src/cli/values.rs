@@ -28,6 +28,9 @@ impl FromStr for Pair {
     }
 }
 
+/// Beyond this, a size is a typing error.
+const SIZE_MAX: usize = 1 << 40;
+
 /// Reads a number of bytes: `65536`, `64KiB`, `1MB`.
 ///
 /// # Errors
@@ -36,6 +39,7 @@ pub fn byte_size(text: &str) -> Result<usize, String> {
     text.parse::<bytesize::ByteSize>()
         .ok()
         .and_then(|size| usize::try_from(size.as_u64()).ok())
+        .filter(|size| *size <= SIZE_MAX)
         .ok_or_else(|| "expected a number of bytes such as 65536, 64KiB or 1MB".to_owned())
 }
 

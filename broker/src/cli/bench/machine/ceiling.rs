@@ -68,7 +68,9 @@ fn run(store: Store, window: usize, directory: &Path) -> io::Result<Outcome> {
     let server = thread::spawn(move || serve(receiver, store, &directory));
     let sent = send(&mut sender, window);
     drop(sender);
-    let served = server.join().map_err(|_| io::Error::other("the receiver panicked"))?;
+    let served = server
+        .join()
+        .map_err(|_| io::Error::other("the receiver panicked"))?;
     let server_cpu = served?;
     let (elapsed, latency) = sent?;
     Ok(Outcome {

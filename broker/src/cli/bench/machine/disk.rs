@@ -87,7 +87,12 @@ fn syncs(
     let file = File::create_new(&path)?;
     let block = vec![5_u8; chunk];
     let chunk = quantity::length(chunk);
-    let allocated = fallocate(&file, FallocateFlags::empty(), 0, (SYNCS + SYNCS_WARM) * chunk);
+    let allocated = fallocate(
+        &file,
+        FallocateFlags::empty(),
+        0,
+        (SYNCS + SYNCS_WARM) * chunk,
+    );
     if let Err(error) = allocated
         && error != rustix::io::Errno::OPNOTSUPP
     {

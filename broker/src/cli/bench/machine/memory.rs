@@ -11,7 +11,11 @@ use crate::cli::quantity;
 /// How long one pass takes; the best of three counts, as everything that disturbs makes it slower.
 const PASS: Duration = Duration::from_millis(150);
 
-const SIZES: [(&str, usize); 3] = [("16_kib", 16 << 10), ("1_mib", 1 << 20), ("256_mib", 256 << 20)];
+const SIZES: [(&str, usize); 3] = [
+    ("16_kib", 16 << 10),
+    ("1_mib", 1 << 20),
+    ("256_mib", 256 << 20),
+];
 const CHECKED: [(&str, usize); 3] = [("100_b", 100), ("1_kib", 1 << 10), ("100_kb", 100_000)];
 
 /// Copies and checks blocks of several sizes.
@@ -35,7 +39,7 @@ pub fn measure(probes: &mut Probes) {
 }
 
 fn best_of_three(bytes: usize, mut work: impl FnMut()) -> f64 {
-    let batch = (1 << 20_usize).div_euclid(bytes).max(1);
+    let batch = (1_usize << 20).div_euclid(bytes).max(1);
     let bytes_per_batch = quantity::length(bytes) * quantity::length(batch);
     let mut best = 0.0_f64;
     for _ in 0..3 {

@@ -119,7 +119,9 @@ pub fn prewarm(bytes: u64) {
 
 fn memory_available() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
     kibibytes.checked_mul(1_024)
 }
@@ -130,7 +132,7 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn within(data: &Path) -> Result<Self, CommandError> {
         let path = data.join(format!("strandline-bench-machine-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(|error| {
+        fs::create_dir(&path).map_err(|error| {
             CommandError::io(format_args!("cannot write to {}", data.display()), &error)
                 .hint("choose a directory that can be written with --data DIR")
         })?;

@@ -125,6 +125,9 @@ mod tests {
     fn the_congestion_control_has_a_name() {
         let (sender, _receiver) = pair(None).unwrap();
         let name = congestion_control(&sender);
-        assert!(!name.is_empty() && name.is_ascii() && !name.contains('\0'), "{name:?}");
+        assert!(
+            !name.is_empty() && name.is_ascii() && !name.contains('\0'),
+            "{name:?}"
+        );
     }
 }
