@@ -7,4 +7,7 @@
     clippy::as_conversions
 )]
 
+pub mod broker;
 pub mod history;
+
+pub use broker::{Broker, BrokerSetup, free_port, http_get, strandline_binary, wait_until};

@@ -1,0 +1,259 @@
+//! A broker as a process of its own: started, asked whether it is ready, stopped, killed.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, Instant},
+};
+
+/// How long a broker may take to become ready, or to stop, before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The `strandline` binary of this build profile, built on the first call.
+///
+/// # Panics
+/// If it does not build.
+#[must_use]
+pub fn strandline_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args([
+            "build",
+            "--quiet",
+            "--package",
+            "strandline-broker",
+            "--bin",
+            "strandline",
+        ]);
+        build.arg("--message-format=json-render-diagnostics");
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let output = build
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo can be run");
+        assert!(output.status.success(), "the broker does not build");
+        let messages = String::from_utf8_lossy(&output.stdout);
+        let executable = messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned()))
+            .last();
+        PathBuf::from(executable.expect("cargo names the executable"))
+    })
+}
+
+/// A port of 127.0.0.1 that was free a moment ago.
+///
+/// # Panics
+/// If none is.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// After [`PATIENCE`], naming `what`.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not happen within {PATIENCE:?}"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Where a broker runs and what it is told.
+#[derive(Clone, Debug)]
+pub struct BrokerSetup {
+    /// Its data directory.
+    pub data: PathBuf,
+    /// Its native port, the same over restarts.
+    pub port: u16,
+    /// Its HTTP port, the same over restarts.
+    pub http_port: u16,
+    /// Further arguments of `strandline server`.
+    pub arguments: Vec<String>,
+}
+
+impl BrokerSetup {
+    /// A broker on `data`, on two free ports.
+    #[must_use]
+    pub fn on(data: &Path) -> Self {
+        let data = data.to_path_buf();
+        Self {
+            data,
+            port: free_port(),
+            http_port: free_port(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// With a further argument.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Where clients find it.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it ends instead, or is not ready within [`PATIENCE`].
+    #[must_use]
+    pub fn start(&self) -> Broker {
+        let mut child = Command::new(strandline_binary())
+            .arg("server")
+            .args(["--data", self.data.to_str().expect("a path in UTF-8")])
+            .args(["--listen", &self.address()])
+            .args(["--http", &format!("127.0.0.1:{}", self.http_port)])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker can be run");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().expect("its standard error");
+        let lines = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut lines = lines.lock().expect("the log");
+                lines.push_str(&line);
+                lines.push('\n');
+            }
+        });
+        let started = Instant::now();
+        let mut broker = Broker {
+            setup: self.clone(),
+            child,
+            log,
+            ready_after: Duration::ZERO,
+        };
+        wait_until("the broker's readiness", || {
+            if let Some(status) = broker.child.try_wait().expect("its status") {
+                panic!("the broker ended with {status}:\n{}", broker.log());
+            }
+            http_get(broker.setup.http_port, "/readyz").is_some_and(|(status, _)| status == 200)
+        });
+        broker.ready_after = started.elapsed();
+        broker
+    }
+}
+
+/// A running broker; it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Broker {
+    setup: BrokerSetup,
+    child: Child,
+    log: Arc<Mutex<String>>,
+    ready_after: Duration,
+}
+
+impl Broker {
+    /// Where clients find it.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.setup.address()
+    }
+
+    /// How it was set up.
+    #[must_use]
+    pub const fn setup(&self) -> &BrokerSetup {
+        &self.setup
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// From the start of the process to its readiness.
+    #[must_use]
+    pub const fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    /// What it has logged so far.
+    ///
+    /// # Panics
+    /// If reading its log panicked.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
+    }
+
+    /// What `GET path` of its HTTP listener answers: status and body.
+    #[must_use]
+    pub fn http(&self, path: &str) -> Option<(u16, String)> {
+        http_get(self.setup.http_port, path)
+    }
+
+    /// Ends the process at once, as `kill -9` does.
+    ///
+    /// # Panics
+    /// If the system does not let it.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the broker can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Asks the process to stop, as `kill` does, and waits for it.
+    ///
+    /// # Panics
+    /// If it does not stop within [`PATIENCE`].
+    pub fn stop(mut self) -> (ExitStatus, String) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill")
+            .arg(&id)
+            .status()
+            .expect("kill can be run");
+        assert!(sent.success(), "process {id} is gone already");
+        let mut status = None;
+        wait_until("the broker's stop", || {
+            status = self.child.try_wait().expect("its status");
+            status.is_some()
+        });
+        (status.expect("it has ended"), self.log())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // A broker that has ended by itself cannot be killed any more, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A plain HTTP request to 127.0.0.1; none if nobody answers.
+#[must_use]
+pub fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
