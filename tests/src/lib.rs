@@ -8,6 +8,7 @@
 )]
 
 pub mod broker;
+pub mod crash;
 pub mod history;
 
 pub use broker::{Broker, BrokerSetup, free_port, http_get, strandline_binary, wait_until};
