@@ -5,3 +5,15 @@
 //!
 //! **Never** does I/O, reads a clock or draws a random number: time and randomness are arguments,
 //! so that a test or a simulation replays a run exactly.
+
+pub mod budget;
+pub mod invariants;
+pub mod metadata;
+pub mod placement;
+pub mod replica;
+pub mod shared_map;
+pub mod topic_config;
+pub mod topic_name;
+pub mod waiting;
+
+pub use topic_config::{FlushMode, TimestampType, TopicConfig};

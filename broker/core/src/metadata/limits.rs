@@ -1,0 +1,26 @@
+//! Every bound of the controller, by name; those that a peer sees too are in the protocol's limits.
+
+/// The largest entry of the metadata log, in bytes.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// How many partitions one record lists at most: with three replicas each they stay below half of an
+/// entry.
+pub const PARTITIONS_PER_RECORD_MAX: usize = 4_000;
+
+/// How many partitions the topics of one cluster have at most, all together.
+pub const PARTITIONS_PER_CLUSTER_MAX: usize = 200_000;
+
+/// How many topics one cluster has at most.
+pub const TOPICS_PER_CLUSTER_MAX: usize = 100_000;
+
+/// How many producer ids a broker reserves at once, as Kafka does.
+pub const PRODUCER_ID_BLOCK: u32 = 1_000;
+
+/// The longest host name that a broker advertises, in bytes (RFC 1035).
+pub const HOST_BYTES_MAX: usize = 255;
+
+/// The longest name of a rack, in bytes.
+pub const RACK_BYTES_MAX: usize = 255;
+
+/// The most data directories of one broker.
+pub const DIRECTORIES_PER_BROKER_MAX: usize = 64;
