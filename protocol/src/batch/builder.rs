@@ -75,9 +75,9 @@ pub enum AppendRefused {
 
 /// Collects records and makes a batch of them, again and again.
 ///
-/// A finished batch shares its buffer with the builder where there is room left. To reuse the buffer
-/// of a batch that was sent, take it back by [`Bytes::try_into_mut`] and hand it to
-/// [`BatchBuilder::recycle`].
+/// A small batch shares its buffer with the batches after it; one that fills most of its buffer takes
+/// it along. To reuse the buffer of a batch that was sent, take it back by [`Bytes::try_into_mut`],
+/// which works once nothing else shares it, and hand it to [`BatchBuilder::recycle`].
 #[derive(Debug)]
 pub struct BatchBuilder {
     buffer: BytesMut,
@@ -215,7 +215,12 @@ impl BatchBuilder {
                 return Ok(Bytes::from(batch));
             }
         }
-        let mut batch = self.buffer.split();
+        let left = self.buffer.capacity().saturating_sub(self.buffer.len());
+        let mut batch = if left < self.buffer.len() {
+            std::mem::take(&mut self.buffer)
+        } else {
+            self.buffer.split()
+        };
         seal(&mut batch, header, records);
         Ok(batch.freeze())
     }
@@ -238,15 +243,17 @@ impl BatchBuilder {
     #[inline]
     fn make_room(&mut self, end: usize) {
         if end > self.buffer.capacity() {
-            let grown = self
-                .buffer
-                .capacity()
-                .saturating_mul(2)
-                .min(self.bytes_hint);
-            let target = end.max(grown);
-            self.buffer
-                .reserve(target.saturating_sub(self.buffer.len()));
+            self.grow(end);
         }
+    }
+
+    /// To the expected size at once, and beyond it by doubling.
+    #[cold]
+    fn grow(&mut self, end: usize) {
+        let doubled = self.buffer.len().saturating_mul(2);
+        let target = end.max(doubled).max(self.bytes_hint);
+        self.buffer
+            .reserve(target.saturating_sub(self.buffer.len()));
     }
 
     #[inline]
