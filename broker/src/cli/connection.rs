@@ -3,6 +3,8 @@
 use std::future::Future;
 
 use clap::Args;
+use strandline_client::{Client, ClientError, ClientOptions, TopicDescription};
+use strandline_protocol::{ErrorCode, PartitionId};
 
 use super::error::CommandError;
 
@@ -22,6 +24,18 @@ pub struct ConnectionArguments {
 }
 
 impl ConnectionArguments {
+    /// Connects to the first broker that answers.
+    ///
+    /// # Errors
+    /// If none does.
+    pub async fn connect(&self) -> Result<Client, CommandError> {
+        let options = ClientOptions {
+            client_id: "strandline-cli".to_owned(),
+            ..ClientOptions::default()
+        };
+        Ok(Client::connect(&self.bootstrap, options).await?)
+    }
+
     /// Runs a command on a runtime of its own.
     ///
     /// # Errors
@@ -35,6 +49,103 @@ impl ConnectionArguments {
             .build()
             .map_err(|error| CommandError::io("cannot start", &error))?;
         runtime.block_on(command)
+    }
+}
+
+/// What the cluster knows of a topic.
+///
+/// # Errors
+/// If there is no such topic or nobody answers.
+pub async fn describe(client: &Client, topic: &str) -> Result<TopicDescription, CommandError> {
+    let mut topics = client.admin().describe_topics(&[topic]).await?;
+    topics.pop().ok_or_else(|| {
+        CommandError::from(ClientError::UnknownTopic {
+            topic: topic.to_owned(),
+        })
+    })
+}
+
+/// Holds a partition that was asked for against those that the topic has.
+///
+/// # Errors
+/// If there is no such partition.
+pub fn check_partition(
+    topic: &TopicDescription,
+    partition: Option<i32>,
+) -> Result<Option<PartitionId>, CommandError> {
+    let Some(partition) = partition.map(PartitionId) else {
+        return Ok(None);
+    };
+    if topic.partitions.iter().any(|known| known.id == partition) {
+        return Ok(Some(partition));
+    }
+    Err(CommandError::from(ClientError::UnknownPartition {
+        topic: topic.name.clone(),
+        partition,
+        partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
+    }))
+}
+
+impl From<ClientError> for CommandError {
+    /// The messages of the client end in a remedy, which becomes the hint.
+    fn from(error: ClientError) -> Self {
+        let text = error.to_string();
+        let text = match &error {
+            // The code is for programs.
+            ClientError::Refused {
+                subject, message, ..
+            } => format!("{subject}: {message}"),
+            _ => text,
+        };
+        let (message, hint) = match text.rsplit_once("; ") {
+            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+            None => (text, remedy(&error).map(str::to_owned)),
+        };
+        let error = if is_usage(&error) {
+            Self::usage(message)
+        } else {
+            Self::failure(message)
+        };
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// Whether the request is wrong whatever the state of the broker.
+fn is_usage(error: &ClientError) -> bool {
+    match error {
+        ClientError::InvalidOption { .. } => true,
+        ClientError::Refused { code, .. } => [
+            ErrorCode::INVALID_CONFIG,
+            ErrorCode::INVALID_TOPIC,
+            ErrorCode::INVALID_REPLICATION_FACTOR,
+        ]
+        .contains(code),
+        _ => false,
+    }
+}
+
+/// What to do about an error whose message does not say it.
+fn remedy(error: &ClientError) -> Option<&'static str> {
+    let ClientError::Refused { code, .. } = error else {
+        return None;
+    };
+    match *code {
+        ErrorCode::TOPIC_ALREADY_EXISTS => Some("see it with `strandline topic describe`"),
+        ErrorCode::INVALID_CONFIG => {
+            Some("`strandline topic describe` of any topic lists every key with its value")
+        }
+        ErrorCode::INVALID_PARTITIONS => {
+            Some("`strandline topic describe` tells how many partitions there are")
+        }
+        ErrorCode::OFFSET_OUT_OF_RANGE => {
+            Some("`strandline offsets` tells where the partitions begin and end")
+        }
+        ErrorCode::DISK_FULL => Some("make room on the broker's disk; appends then go on"),
+        ErrorCode::OVERLOADED | ErrorCode::SHUTTING_DOWN => Some("try again later"),
+        _ => None,
     }
 }
 
@@ -53,6 +164,34 @@ fn address(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_remedy_of_a_client_error_becomes_the_hint() {
+        let error = CommandError::from(ClientError::UnknownTopic {
+            topic: "logs".to_owned(),
+        });
+        let text = error.to_string();
+        assert!(
+            text.starts_with("error: topic `logs` does not exist\nhint: create it"),
+            "{text}"
+        );
+        assert_eq!(error.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_config_that_is_none_is_wrong_use() {
+        let error = CommandError::from(ClientError::Refused {
+            subject: "topic `logs`".to_owned(),
+            code: ErrorCode::INVALID_CONFIG,
+            message: "unknown key `x`".to_owned(),
+        });
+        assert!(
+            error
+                .to_string()
+                .starts_with("error: topic `logs`: unknown key `x`\nhint: ")
+        );
+        assert_eq!(error.exit_code(), 2);
+    }
 
     #[test]
     fn an_address_has_a_host_and_a_port() {

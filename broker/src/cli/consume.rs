@@ -1,9 +1,19 @@
 //! `strandline consume`: records to standard output, byte for byte.
 
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd,
+};
+
 use clap::Args;
+use strandline_client::{ConsumerOptions, Records, StartAt};
 
 use super::{
-    connection::ConnectionArguments, error::CommandError, position::Position, template::Template,
+    connection::{ConnectionArguments, check_partition, describe},
+    error::CommandError,
+    position::Position,
+    template::{Shown, Template},
     values::topic_name,
 };
 
@@ -47,13 +57,102 @@ pub struct ConsumeArguments {
     pub format: Template,
 }
 
+/// How much is gathered for one write to standard output.
+const WRITE_BYTES: usize = 1 << 20;
+
 impl ConsumeArguments {
     /// Runs the command.
     ///
     /// # Errors
     /// If the topic cannot be read or standard output cannot be written.
     pub async fn run(self, connection: &ConnectionArguments) -> Result<(), CommandError> {
-        let _ = connection;
-        Err(CommandError::failure("consume is not there yet"))
+        let client = connection.connect().await?;
+        let topic = describe(&client, &self.topic).await?;
+        let partition = check_partition(&topic, self.partition)?;
+        let mut consumer = client.consumer(ConsumerOptions::default())?;
+        let start = start_at(self.from);
+        match partition {
+            Some(partition) => consumer.assign(&[(&self.topic, partition, start)]).await?,
+            None => consumer.assign_topic(&self.topic, start).await?,
+        }
+        let mut sink = Sink::open()?;
+        let mut left = self.max_messages.unwrap_or(u64::MAX);
+        while left > 0 {
+            let records = if self.exit_at_end {
+                match consumer.poll_to_end().await? {
+                    Some(records) => records,
+                    None => break,
+                }
+            } else {
+                consumer.poll().await?
+            };
+            let written = self.write(&records, &mut left, &mut sink);
+            // What is readable before a damaged record is printed first.
+            sink.flush()?;
+            written?;
+        }
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        records: &Records,
+        left: &mut u64,
+        sink: &mut Sink,
+    ) -> Result<(), CommandError> {
+        for record in records.iter() {
+            if *left == 0 {
+                break;
+            }
+            *left -= 1;
+            let record = record?;
+            let shown = Shown {
+                topic: &self.topic,
+                partition: records.partition(),
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key,
+                value: record.value,
+                headers: std::iter::empty(),
+            };
+            self.format.write(&shown, &mut sink.gathered);
+            if sink.gathered.len() >= WRITE_BYTES {
+                sink.flush()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const fn start_at(position: Position) -> StartAt {
+    match position {
+        Position::Beginning => StartAt::Beginning,
+        Position::End => StartAt::End,
+        Position::Offset(offset) => StartAt::Offset(offset),
+        Position::BeforeEnd(count) => StartAt::FromEnd(count),
+        Position::Time(time) => StartAt::Time(time),
+    }
+}
+
+/// Standard output in large writes, past the line buffer of the standard library.
+struct Sink {
+    out: File,
+    gathered: Vec<u8>,
+}
+
+impl Sink {
+    fn open() -> Result<Self, CommandError> {
+        let descriptor = io::stdout().as_fd().try_clone_to_owned();
+        let descriptor = descriptor.map_err(|error| CommandError::io("standard output", &error))?;
+        Ok(Self {
+            out: File::from(descriptor),
+            gathered: Vec::with_capacity(WRITE_BYTES * 2),
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), CommandError> {
+        let written = self.out.write_all(&self.gathered);
+        self.gathered.clear();
+        written.map_err(|error| CommandError::io("standard output", &error))
     }
 }

@@ -24,9 +24,9 @@ pub fn per_second(count: u64, elapsed: Duration) -> f64 {
     }
 }
 
-/// A duration in whole microseconds.
-pub fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+/// The whole part of a number that is not negative, as far as it is needed for display.
+pub fn whole(value: f64) -> u64 {
+    format!("{:.0}", value.max(0.0)).parse().unwrap_or(u64::MAX)
 }
 
 /// The value rounded to `digits` behind the point, so that JSON stays readable.

@@ -1,5 +1,8 @@
 //! `strandline topic`: create, list, describe, delete, alter, trim.
 
+mod change;
+mod show;
+
 use clap::{Args, Subcommand};
 
 use super::{
@@ -117,7 +120,16 @@ impl TopicCommand {
     /// # Errors
     /// What the broker refused, and why.
     pub async fn run(self, connection: &ConnectionArguments) -> Result<(), CommandError> {
-        let _ = connection;
-        Err(CommandError::failure("topics are not there yet"))
+        let client = connection.connect().await?;
+        match self {
+            Self::Create(create) => change::create(&client.admin(), create).await,
+            Self::Delete(delete) => change::delete(&client.admin(), &delete).await,
+            Self::Alter(alter) => change::alter(&client.admin(), alter).await,
+            Self::Trim(trim) => change::trim(&client, &trim).await,
+            Self::List(list) => show::list(&client.admin(), list.output.output).await,
+            Self::Describe(topic) => {
+                show::describe(&client, &topic.name, topic.output.output).await
+            }
+        }
     }
 }
