@@ -6,7 +6,7 @@
 
 mod error;
 mod key;
-mod nearest;
+pub mod nearest;
 
 use std::{collections::BTreeMap, fmt};
 

@@ -1,4 +1,4 @@
-//! Which known word somebody meant.
+//! Which known word somebody meant; for settings of brokers as for those of topics.
 
 /// More differences than this and it is another word.
 const DISTANCE_MAX: usize = 4;
@@ -7,10 +7,8 @@ const DISTANCE_MAX: usize = 4;
 const WORD_BYTES_MAX: usize = 64;
 
 /// The one of `known` with the smallest edit distance to `word`, if it is near.
-pub(super) fn nearest(
-    word: &str,
-    known: impl Iterator<Item = &'static str>,
-) -> Option<&'static str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > WORD_BYTES_MAX {
         return None;
     }
