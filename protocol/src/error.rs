@@ -31,9 +31,9 @@ pub enum ErrorClass {
 pub struct ErrorCode(pub u16);
 
 macro_rules! error_codes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $class:ident;)*) => {
+    ($($(#[doc = $meaning:literal])+ $name:ident = $code:literal, $class:ident;)*) => {
         impl ErrorCode {
-            $($(#[$doc])* pub const $name: Self = Self($code);)*
+            $($(#[doc = $meaning])+ pub const $name: Self = Self($code);)*
 
             /// Every code of this version, for tables and documents.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
@@ -44,6 +44,15 @@ macro_rules! error_codes {
                 match self {
                     $(Self::$name => stringify!($name),)*
                     _ => "UNRECOGNISED",
+                }
+            }
+
+            /// What it means, in a sentence or two; empty for a code of a newer version.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($meaning),+).trim_ascii(),)*
+                    _ => "",
                 }
             }
 

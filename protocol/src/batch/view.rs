@@ -6,6 +6,7 @@ use super::header::{BatchHeader, CRC_START, HEADER_BYTES, MAGIC};
 use crate::{
     compression::CompressionError,
     ids::{ProducerEpoch, ProducerId, Sequence},
+    limits::DECOMPRESSED_BYTES_MAX,
 };
 
 /// Why bytes are not a batch, or not one that may be appended.
@@ -143,14 +144,18 @@ impl<'a> BatchView<'a> {
         let attributes = header.attributes();
         let (count, last) = (header.record_count(), header.last_offset_delta());
         let least = i64::from(count).saturating_mul(MIN_RECORD_BYTES);
-        let stored = i64::try_from(self.stored_records().len()).unwrap_or(i64::MAX);
+        let available = match attributes.codec() {
+            Some(super::Codec::None) => self.stored_records().len(),
+            _ => DECOMPRESSED_BYTES_MAX,
+        };
+        let available = i64::try_from(available).unwrap_or(i64::MAX);
         let reason = if count <= 0 {
             "it holds no records"
         } else if last.checked_add(1) != Some(count) {
             "the last offset delta is not the number of records less one"
         } else if attributes.codec().is_none() {
             "the codec is not assigned"
-        } else if attributes.codec() == Some(super::Codec::None) && stored < least {
+        } else if available < least {
             "it declares more records than its bytes can hold"
         } else if attributes.has_unknown() {
             "attributes are set that are not assigned"
@@ -158,9 +163,9 @@ impl<'a> BatchView<'a> {
             "clients must not send control batches"
         } else if attributes.has_delete_horizon() {
             "clients must not set a delete horizon"
-        } else if header.max_timestamp() < header.base_timestamp()
-            && attributes.timestamp_type() == super::TimestampType::CreateTime
-        {
+        } else if attributes.timestamp_type() == super::TimestampType::LogAppendTime {
+            "clients must not claim the broker's time"
+        } else if header.max_timestamp() < header.base_timestamp() {
             "the max timestamp is smaller than the base timestamp"
         } else {
             return self.check_producer();

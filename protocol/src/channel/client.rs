@@ -191,3 +191,22 @@ fn low_bits(sequence: u64) -> CorrelationId {
     let [.., a, b, c, d] = sequence.to_be_bytes();
     CorrelationId(u32::from_be_bytes([a, b, c, d]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn correlation_ids_repeat_after_all_of_them_were_used() {
+        let mut channel = ClientChannel::new(10);
+        let stuck = channel.begin(ApiKey::Fetch, "stuck").unwrap();
+        channel.begun = (1 << 32) - 1;
+        let last = channel.begin(ApiKey::Fetch, "last").unwrap();
+        assert_eq!((last.0, channel.sequence_of(stuck)), (u32::MAX, Some(0)));
+        let first = channel.begin(ApiKey::Fetch, "first").unwrap();
+        assert_eq!(first.0, 0);
+        assert_eq!(channel.sequence_of(last), Some((1 << 32) - 1));
+        assert_eq!(channel.sequence_of(first), Some(1 << 32));
+        assert_eq!(channel.sequence_of(CorrelationId(1)), Some(1));
+    }
+}

@@ -32,6 +32,7 @@ pub struct ConfigEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescribeConfigsRequest {
     /// Of which topics.
+    #[serde(deserialize_with = "super::entries::bounded")]
     pub topics: Vec<String>,
 }
 
@@ -74,6 +75,7 @@ pub struct AlterConfigsRequest {
     /// Which topic.
     pub topic: String,
     /// What changes.
+    #[serde(deserialize_with = "super::entries::bounded")]
     pub changes: Vec<ConfigChange>,
     /// Only checks.
     #[serde(default)]

@@ -25,6 +25,7 @@ pub struct DeleteRecordsPartition {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteRecordsRequest {
     /// Where.
+    #[serde(deserialize_with = "super::entries::bounded")]
     pub partitions: Vec<DeleteRecordsPartition>,
 }
 

@@ -35,6 +35,7 @@ pub struct FetchRequest {
     /// How much in all at most, in bytes; the first batch comes whole all the same.
     pub bytes_max: u32,
     /// What to read, in order of preference.
+    #[serde(deserialize_with = "super::entries::bounded")]
     pub partitions: Vec<FetchPartition>,
 }
 

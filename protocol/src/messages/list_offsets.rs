@@ -35,6 +35,7 @@ pub struct ListOffsetsPartition {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListOffsetsRequest {
     /// Where.
+    #[serde(deserialize_with = "super::entries::bounded")]
     pub partitions: Vec<ListOffsetsPartition>,
 }
 

@@ -15,7 +15,7 @@ use crate::{
 pub struct MetadataRequest {
     /// Which topics; none asks for all of them, page by page. An unknown one is answered with its
     /// error.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::entries::bounded_option")]
     pub topics: Option<Vec<String>>,
     /// Where the page starts: what the page before said, none for the first.
     #[serde(default)]
@@ -103,6 +103,7 @@ pub struct MetadataResponse {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchMetadataRequest {
     /// Which topics; names that do not exist yet are watched for.
+    #[serde(deserialize_with = "super::entries::bounded")]
     pub topics: Vec<String>,
 }
 

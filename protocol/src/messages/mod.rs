@@ -7,6 +7,7 @@
 mod brokers;
 mod configs;
 mod deletes;
+mod entries;
 mod fetch;
 mod hello;
 mod list_offsets;

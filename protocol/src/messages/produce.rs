@@ -45,6 +45,7 @@ pub struct ProduceRequest {
     /// How long to wait for `acks`, in milliseconds; then the outcome is unknown.
     pub timeout_ms: u32,
     /// What the payload holds, in its order.
+    #[serde(deserialize_with = "super::entries::bounded")]
     pub partitions: Vec<ProducePartition>,
 }
 

@@ -27,6 +27,7 @@ pub struct NewTopic {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateTopicsRequest {
     /// What to create.
+    #[serde(deserialize_with = "super::entries::bounded")]
     pub topics: Vec<NewTopic>,
     /// Only checks.
     #[serde(default)]
@@ -63,6 +64,7 @@ pub struct CreateTopicsResponse {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteTopicsRequest {
     /// By name.
+    #[serde(deserialize_with = "super::entries::bounded")]
     pub names: Vec<String>,
 }
 
@@ -91,6 +93,7 @@ pub struct NewPartitions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatePartitionsRequest {
     /// To which topics.
+    #[serde(deserialize_with = "super::entries::bounded")]
     pub topics: Vec<NewPartitions>,
 }
 

@@ -1,0 +1,155 @@
+//! Messages from peers that are newer, older, written in other languages, or hostile.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod samples;
+
+use proptest::{collection::vec, prelude::*};
+use serde::{Deserialize, Serialize};
+use strandline_protocol::{
+    ApiKey, ErrorCode, TopicId,
+    limits::ENTRIES_PER_REQUEST_MAX,
+    messages::{
+        Acks, CreateTopicsRequest, DeleteTopicsRequest, Failure, FetchRequest, MetadataRequest,
+        OffsetQuery, ProduceRequest, TopicResult, decode, encode,
+    },
+};
+
+#[derive(Serialize, Deserialize)]
+struct NewerDeleteTopics {
+    force: Vec<Vec<bool>>,
+    names: Vec<String>,
+    reason: Option<String>,
+}
+
+#[test]
+fn fields_of_a_newer_peer_are_skipped() {
+    let newer = NewerDeleteTopics {
+        force: vec![vec![true], vec![]],
+        names: vec!["orders".to_owned()],
+        reason: None,
+    };
+    let read: DeleteTopicsRequest = decode(ApiKey::DeleteTopics, &encode(&newer)).unwrap();
+    assert_eq!(read.names, newer.names);
+}
+
+#[test]
+fn fields_that_an_older_peer_leaves_out_have_defaults() {
+    let empty = [0x80];
+    let read: MetadataRequest = decode(ApiKey::Metadata, &empty).unwrap();
+    assert_eq!(read, MetadataRequest::default());
+    let read: Failure = decode(ApiKey::Metadata, &empty).unwrap();
+    assert_eq!(read, Failure::none());
+    assert!(decode::<DeleteTopicsRequest>(ApiKey::DeleteTopics, &empty).is_err());
+}
+
+#[test]
+fn success_is_short_and_reads_back() {
+    let success = encode(&Failure::none());
+    assert_eq!(success, b"\x81\xa5error\0");
+    let failure = Failure::new(ErrorCode::UNKNOWN_SERVER_ERROR, "see the log");
+    let read: Failure = decode(ApiKey::Produce, &encode(&failure)).unwrap();
+    assert_eq!(read, failure);
+}
+
+#[test]
+fn scalars_are_what_other_languages_expect() {
+    assert_eq!(encode(&TopicId([7; 16]))[..2], [0xc4, 16]);
+    assert_eq!(encode(&Acks::All), b"\xa3all");
+    assert_eq!(encode(&Acks::None), b"\xa10");
+    assert_eq!(encode(&OffsetQuery::Earliest), b"\xa8earliest");
+    let at = OffsetQuery::At(strandline_protocol::Timestamp(5));
+    assert_eq!(encode(&at), b"\x81\xa2at\x05");
+    for wrong in [
+        &b"\xc4\x0f"[..],
+        b"\xc4\x0f123456789012345",
+        b"\xa41234",
+        b"\x94\x01\x02\x03\x04",
+    ] {
+        assert!(decode::<TopicId>(ApiKey::Fetch, wrong).is_err());
+    }
+}
+
+#[test]
+fn an_id_of_another_length_is_refused() {
+    let result = TopicResult {
+        name: "a".to_owned(),
+        id: TopicId([1; 16]),
+        partitions: 1,
+        failure: Failure::none(),
+    };
+    let mut bytes = encode(&result);
+    let at = bytes
+        .windows(2)
+        .position(|pair| pair == [0xc4, 16])
+        .unwrap();
+    bytes[at + 1] = 15;
+    bytes.remove(at + 2);
+    assert!(decode::<TopicResult>(ApiKey::CreateTopics, &bytes).is_err());
+}
+
+#[test]
+fn a_list_of_more_entries_than_allowed_is_refused_before_it_grows() {
+    let names = |count| DeleteTopicsRequest {
+        names: vec![String::new(); count],
+    };
+    let most = encode(&names(ENTRIES_PER_REQUEST_MAX));
+    assert!(decode::<DeleteTopicsRequest>(ApiKey::DeleteTopics, &most).is_ok());
+    let more = encode(&names(ENTRIES_PER_REQUEST_MAX + 1));
+    let error = decode::<DeleteTopicsRequest>(ApiKey::DeleteTopics, &more).unwrap_err();
+    assert!(error.to_string().contains("10000 entries"), "{error}");
+    let topics = Some(vec![String::new(); ENTRIES_PER_REQUEST_MAX + 1]);
+    let metadata = MetadataRequest {
+        topics,
+        cursor: None,
+    };
+    assert!(decode::<MetadataRequest>(ApiKey::Metadata, &encode(&metadata)).is_err());
+    // An array that declares four billion entries and holds none, in each place for one.
+    for start in [&b"\x81\xa6topics"[..], b"\x81\xaapartitions"] {
+        let bytes = [start, b"\xdd\xff\xff\xff\xff"].concat();
+        assert!(decode::<CreateTopicsRequest>(ApiKey::CreateTopics, &bytes).is_err());
+        assert!(decode::<MetadataRequest>(ApiKey::Metadata, &bytes).is_err());
+        assert!(decode::<FetchRequest>(ApiKey::Fetch, &bytes).is_err());
+        assert!(decode::<ProduceRequest>(ApiKey::Produce, &bytes).is_err());
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    let mut bytes = b"\x81\xa5extra".to_vec();
+    bytes.extend_from_slice(&[0x91; 100_000]);
+    assert!(decode::<MetadataRequest>(ApiKey::Metadata, &bytes).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
+        for sample in samples::all() {
+            let _ = (sample.rewrite)(sample.api, &bytes);
+        }
+    }
+
+    #[test]
+    fn damaged_messages_never_panic(
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        for sample in samples::all() {
+            let mut bytes = sample.message;
+            for (at, value) in &damage {
+                let at = at.index(bytes.len());
+                bytes[at] = *value;
+            }
+            let _ = (sample.rewrite)(sample.api, &bytes);
+            bytes.truncate(cut.index(bytes.len()));
+            let _ = (sample.rewrite)(sample.api, &bytes);
+        }
+    }
+}
