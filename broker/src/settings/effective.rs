@@ -1,4 +1,5 @@
-//! `--print-config`: what is in force, as a configuration file that says where each value came from.
+//! `--print-config`: what is in force, as a configuration file that says where each value came
+//! from.
 
 use std::fmt::Write;
 

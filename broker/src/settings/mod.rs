@@ -1,8 +1,8 @@
 //! What the broker is configured with, and where each value came from.
 //!
-//! **Owns** the table of settings ([`SETTINGS`]) from which parsing, bounds, names of variables, the
-//! output of `--print-config` and `docs/configuration.md` are made; and the order in which sources
-//! win: defaults, then the file, then `STRANDLINE_*` variables, then flags.
+//! **Owns** the table of settings ([`SETTINGS`]) from which parsing, bounds, names of variables,
+//! the output of `--print-config` and `docs/configuration.md` are made; and the order in which
+//! sources win: defaults, then the file, then `STRANDLINE_*` variables, then flags.
 //!
 //! **Never** ignores what it does not know: an unknown key or variable stops the start and is told
 //! the nearest known one.

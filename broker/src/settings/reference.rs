@@ -29,8 +29,8 @@ const TOPICS: &str = "\
 
 These can be set on each topic, with `strandline topic create --config` and `strandline topic alter
 --config`, while the broker runs. In the table `[topic]` of the file, or as variables
-`STRANDLINE_TOPIC_*` (in capitals, points becoming underscores), they are the defaults of this broker
-for topics that do not say otherwise; only the default of `flush` is set above, as `flush`.
+`STRANDLINE_TOPIC_*` (in capitals, points becoming underscores), they are the defaults of this
+broker for topics that do not say otherwise; only the default of `flush` is set above, as `flush`.
 
 ";
 

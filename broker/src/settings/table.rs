@@ -77,7 +77,8 @@ fn read<F: Form>(texts: &[String], bounds: Option<(&str, &str)>) -> Result<F::Va
 
 macro_rules! settings {
     ($($key:literal, $($field:ident).+: $form:ty {
-        $(flag $flag:literal,)? $(default $default:literal,)? $(from $least:literal to $most:literal,)?
+        $(flag $flag:literal,)? $(default $default:literal,)?
+        $(from $least:literal to $most:literal,)?
         $doc:literal
     })*) => {
         /// Every setting but those of the topic table, in the order of the documentation: those of
@@ -115,8 +116,8 @@ settings! {
     "listen", listen: HostPort { flag "--listen", default "127.0.0.1:9290",
         "Where clients connect; port 0 takes any free one. A wildcard needs `advertise`." }
     "http", http: HostPortOrOff { flag "--http", default "127.0.0.1:9291",
-        "Where `/metrics`, `/healthz` and `/readyz` are served. There is no authentication: keep it \
-         on a network that you trust." }
+        "Where `/metrics`, `/healthz` and `/readyz` are served. There is no authentication: keep \
+         it on a network that you trust." }
     "advertise", advertise: Optional<HostPort> { flag "--advertise",
         "What clients are told to connect to. Not set, it is the address that `listen` bound." }
     "flush", flush: Flush { flag "--flush", default "ack",
