@@ -1,0 +1,64 @@
+//! Why the metadata log cannot be opened. Every one of them stops the start: a broker that guessed
+//! what its cluster holds could delete or overwrite what was acknowledged.
+
+use std::path::PathBuf;
+
+use strandline_core::metadata::EntryError;
+use strandline_protocol::{ClusterId, Offset};
+use strandline_storage::StorageError;
+
+/// See the module.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// The disk failed.
+    #[error("the metadata log cannot be opened: {0}")]
+    Storage(#[from] StorageError),
+    /// What is there is not what was written.
+    #[error(
+        "the metadata log is damaged: {file} at offset {offset}: {reason}; restore the data directory \
+         from a backup, nothing in it has been changed"
+    )]
+    Damaged {
+        /// The segment.
+        file: PathBuf,
+        /// The first offset that does not read.
+        offset: Offset,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An entry cannot be applied by this broker.
+    #[error("the metadata log cannot be used: {file} at offset {offset}: {source}")]
+    Entry {
+        /// The segment.
+        file: PathBuf,
+        /// The entry.
+        offset: Offset,
+        /// What is wrong with it.
+        source: EntryError,
+    },
+    /// There is no metadata, but there is data.
+    #[error(
+        "the metadata log {directory} is missing or empty, but the data directory holds partitions: \
+         restore it from a backup, or start with an empty data directory"
+    )]
+    Missing {
+        /// Where it should be.
+        directory: PathBuf,
+    },
+    /// The log belongs to somebody else.
+    #[error(
+        "the metadata log {directory} belongs to cluster {found}, the data directory to cluster \
+         {expected}: put the directories back where they came from"
+    )]
+    OtherCluster {
+        /// Where the log is.
+        directory: PathBuf,
+        /// Whose it is.
+        found: ClusterId,
+        /// Whose it should be.
+        expected: ClusterId,
+    },
+    /// The first entry could not be written.
+    #[error("the metadata log cannot be founded: {0}")]
+    Founding(String),
+}
