@@ -59,12 +59,6 @@ impl<R: Read> Lines<R> {
         self.bytes
     }
 
-    /// Whether the next line is there without asking the source, which may block.
-    pub fn is_buffered(&self) -> bool {
-        self.unsearched()
-            .is_some_and(|rest| memchr::memchr(b'\n', rest).is_some())
-    }
-
     /// The next line without its newline, or none at the end of the source.
     ///
     /// # Errors
@@ -195,15 +189,5 @@ mod tests {
             assert_eq!(lines.next_line().unwrap(), Some(&b"12345"[..]));
             assert!(matches!(lines.next_line(), Err(LineError::TooLong(3))));
         }
-    }
-
-    #[test]
-    fn what_is_buffered_is_known() {
-        let mut lines = Lines::new(&b"a\nb\nc"[..], 5);
-        assert!(!lines.is_buffered());
-        lines.next_line().unwrap();
-        assert!(lines.is_buffered());
-        lines.next_line().unwrap();
-        assert!(!lines.is_buffered());
     }
 }

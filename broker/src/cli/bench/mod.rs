@@ -3,7 +3,13 @@
 //! The benchmarks of the broker use the public client and wait for every acknowledgement; `machine`
 //! measures without a broker what the hardware and the kernel allow.
 
+mod consume;
+mod end_to_end;
+mod load;
 mod machine;
+mod payload;
+mod produce;
+mod report;
 
 use std::time::Duration;
 
@@ -90,10 +96,23 @@ impl BenchCommand {
     /// # Errors
     /// If the broker cannot be used, or a record is not acknowledged.
     pub fn run(self, connection: &ConnectionArguments) -> Result<(), CommandError> {
-        let _ = connection;
         match self {
             Self::Machine(machine) => machine.run(),
-            _ => Err(CommandError::failure("benchmarks are not there yet")),
+            Self::Produce(load) => connection.block_on(async {
+                produce::run(connection, &load)
+                    .await?
+                    .print(load.output.output)
+            }),
+            Self::Consume(load) => connection.block_on(async {
+                consume::run(connection, &load)
+                    .await?
+                    .print(load.output.output)
+            }),
+            Self::EndToEnd(load) => connection.block_on(async {
+                end_to_end::run(connection, &load)
+                    .await?
+                    .print(load.output.output)
+            }),
         }
     }
 }
