@@ -17,6 +17,23 @@ process. `strandline_request_errors_total` has a series once its error has happe
 
 ";
 
+const QUERIES: &str = "
+## Queries
+
+| question | query |
+|---|---|
+| how much comes in, by topic | `sum by (topic) (rate(strandline_topic_bytes_in_total[1m]))` |
+| where a slow produce spends its time | `histogram_quantile(0.99, sum by (le, phase) \
+(rate(strandline_request_phase_seconds_bucket{api=\"Produce\"}[1m])))` |
+| how long the disk takes to sync | `rate(strandline_log_flush_seconds_sum[1m]) / \
+rate(strandline_log_flush_seconds_count[1m])` |
+| which requests fail, and why | \
+`sum by (api, code) (rate(strandline_request_errors_total[5m])) > 0` |
+| has a disk failed | `strandline_directory_online == 0` |
+| are clients held back by memory | `strandline_memory_in_flight_bytes / \
+strandline_memory_in_flight_limit_bytes > 0.9` |
+";
+
 #[test]
 fn the_reference_page_is_up_to_date() {
     let mut page = HEAD.to_owned();
@@ -33,5 +50,6 @@ fn the_reference_page_is_up_to_date() {
             metric.help
         );
     }
+    page.push_str(QUERIES);
     assert_document("docs/metrics.md", &page);
 }
