@@ -135,6 +135,8 @@ catalogue! {
         "User and system CPU time of the process.";
     PROCESS_RESIDENT = "process_resident_memory_bytes", Gauge, "bytes", [],
         "Resident memory of the process, mapped log files included.";
+    PROCESS_ANONYMOUS = "strandline_memory_anonymous_bytes", Gauge, "bytes", [],
+        "Resident memory of the process that no file stands behind: heap and stacks.";
     PROCESS_VIRTUAL = "process_virtual_memory_bytes", Gauge, "bytes", [],
         "Virtual memory of the process, mapped log files included.";
     PROCESS_FDS = "process_open_fds", Gauge, "descriptors", [],

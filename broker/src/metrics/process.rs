@@ -7,8 +7,8 @@ use rustix::process::Resource;
 use rustix::time::ClockId;
 
 use super::catalogue::{
-    PROCESS_CPU, PROCESS_FDS, PROCESS_FDS_MAX, PROCESS_RESIDENT, PROCESS_START, PROCESS_VIRTUAL,
-    RUNTIME_BUSY, RUNTIME_QUEUE, RUNTIME_TASKS, RUNTIME_WORKERS,
+    PROCESS_ANONYMOUS, PROCESS_CPU, PROCESS_FDS, PROCESS_FDS_MAX, PROCESS_RESIDENT, PROCESS_START,
+    PROCESS_VIRTUAL, RUNTIME_BUSY, RUNTIME_QUEUE, RUNTIME_TASKS, RUNTIME_WORKERS,
 };
 use super::scrape::Scrape;
 
@@ -20,34 +20,43 @@ pub fn cpu_time() -> Duration {
     Duration::new(u64::try_from(spent.tv_sec).unwrap_or(0), nanoseconds)
 }
 
-/// The memory of this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// Resident, mapped files included.
+/// What this process has used and occupies; 0 where `/proc` does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// User and system CPU time, in microseconds.
+    pub cpu_us: u64,
+    /// Resident memory, mapped files included.
     pub resident_bytes: u64,
-    /// Virtual, mapped files included.
+    /// Resident memory that no file stands behind: heap and stacks.
+    pub anonymous_bytes: u64,
+    /// Virtual memory, mapped files included.
     pub virtual_bytes: u64,
 }
 
-/// What this process occupies now; none where `/proc` does not tell.
+/// What this process uses now.
 #[must_use]
-pub fn memory() -> Option<Memory> {
-    let pages = fs::read_to_string("/proc/self/statm").ok()?;
-    let mut pages = pages.split_ascii_whitespace();
-    let page_bytes = u64::try_from(rustix::param::page_size()).ok()?;
-    let mut next = || pages.next()?.parse::<u64>().ok()?.checked_mul(page_bytes);
-    Some(Memory {
-        virtual_bytes: next()?,
-        resident_bytes: next()?,
-    })
+pub fn usage() -> Usage {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bytes = |field: &str| {
+        let mut lines = status.lines();
+        let rest = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let kibibytes = rest.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kibibytes.unwrap_or(0).saturating_mul(1 << 10)
+    };
+    Usage {
+        cpu_us: u64::try_from(cpu_time().as_micros()).unwrap_or(u64::MAX),
+        resident_bytes: bytes("VmRSS"),
+        anonymous_bytes: bytes("RssAnon"),
+        virtual_bytes: bytes("VmSize"),
+    }
 }
 
 pub(super) fn collect(scrape: &mut Scrape) {
     scrape.sample(&PROCESS_CPU, &[], cpu_time().as_secs_f64());
-    if let Some(memory) = memory() {
-        scrape.sample(&PROCESS_RESIDENT, &[], memory.resident_bytes);
-        scrape.sample(&PROCESS_VIRTUAL, &[], memory.virtual_bytes);
-    }
+    let usage = usage();
+    scrape.sample(&PROCESS_RESIDENT, &[], usage.resident_bytes);
+    scrape.sample(&PROCESS_ANONYMOUS, &[], usage.anonymous_bytes);
+    scrape.sample(&PROCESS_VIRTUAL, &[], usage.virtual_bytes);
     if let Ok(entries) = fs::read_dir("/proc/self/fd") {
         // One of them is the listing itself.
         scrape.sample(&PROCESS_FDS, &[], entries.count().saturating_sub(1));
@@ -100,8 +109,10 @@ mod tests {
 
     #[test]
     fn the_process_has_memory_time_and_a_start() {
-        let memory = memory().unwrap();
-        assert!(memory.virtual_bytes >= memory.resident_bytes && memory.resident_bytes > 0);
+        let usage = usage();
+        assert!(usage.virtual_bytes >= usage.resident_bytes, "{usage:?}");
+        assert!(usage.resident_bytes >= usage.anonymous_bytes, "{usage:?}");
+        assert!(usage.anonymous_bytes > 0 && usage.cpu_us > 0, "{usage:?}");
         assert!(cpu_time() > Duration::ZERO);
         let age = std::time::SystemTime::UNIX_EPOCH
             .elapsed()
