@@ -15,6 +15,7 @@ pub struct ConnectionArguments {
     #[arg(
         long,
         global = true,
+        env = "STRANDLINE_BOOTSTRAP",
         value_name = "HOST:PORT[,..]",
         value_delimiter = ',',
         value_parser = address,
@@ -89,26 +90,21 @@ pub fn check_partition(
 impl From<ClientError> for CommandError {
     /// The messages of the client end in a remedy, which becomes the hint.
     fn from(error: ClientError) -> Self {
-        let text = error.to_string();
         let text = match &error {
             // The code is for programs.
             ClientError::Refused {
                 subject, message, ..
             } => format!("{subject}: {message}"),
-            _ => text,
+            _ => error.to_string(),
         };
-        let (message, hint) = match text.rsplit_once("; ") {
-            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
-            None => (text, remedy(&error).map(str::to_owned)),
-        };
-        let error = if is_usage(&error) {
-            Self::usage(message)
+        let told = if is_usage(&error) {
+            Self::usage_with_remedy(&text)
         } else {
-            Self::failure(message)
+            Self::failure_with_remedy(&text)
         };
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
+        match remedy(&error) {
+            Some(hint) => told.or_hint(hint),
+            None => told,
         }
     }
 }

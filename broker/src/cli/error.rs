@@ -38,6 +38,38 @@ impl CommandError {
         }
     }
 
+    /// The command line or the configuration is wrong; what stands behind the last semicolon of
+    /// `text` says what to do about it.
+    pub fn usage_with_remedy(text: &str) -> Self {
+        Self::usage("").split(text)
+    }
+
+    /// The command did not succeed; what stands behind the last semicolon of `text` says what to do
+    /// about it.
+    pub fn failure_with_remedy(text: &str) -> Self {
+        Self::failure("").split(text)
+    }
+
+    fn split(mut self, text: &str) -> Self {
+        let (message, hint) = match text.rsplit_once("; ") {
+            Some((message, hint)) => (message, Some(hint.to_owned())),
+            None => (text, None),
+        };
+        self.message = message.to_owned();
+        self.hint = hint;
+        self
+    }
+
+    /// The same error with what to do about it, unless it says so already.
+    #[must_use]
+    pub fn or_hint(self, hint: &str) -> Self {
+        if self.hint.is_some() {
+            self
+        } else {
+            self.hint(hint)
+        }
+    }
+
     /// The command did not succeed.
     pub fn failure(message: impl Into<String>) -> Self {
         Self {

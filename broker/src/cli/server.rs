@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::error::CommandError;
+use super::{error::CommandError, output::print_text};
+use crate::settings::{Inputs, Settings, SettingsError};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +26,15 @@ pub enum FlushFlag {
     Async,
 }
 
+impl FlushFlag {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Async => "async",
+        }
+    }
+}
+
 /// Start a broker.
 ///
 /// Needs nothing configured: data in ./strandline-data, clients on 127.0.0.1:9290, HTTP with /metrics,
@@ -37,7 +47,7 @@ pub struct ServerArguments {
     pub config: Option<PathBuf>,
     /// Where the logs lie: one directory per disk.
     #[arg(long, value_name = "DIR[,DIR..]", value_delimiter = ',')]
-    pub data: Vec<PathBuf>,
+    pub data: Vec<String>,
     /// Where clients connect; port 0 takes any free one.
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
@@ -50,6 +60,9 @@ pub struct ServerArguments {
     /// When a record counts as acknowledged, for topics that do not say otherwise.
     #[arg(long, value_name = "WHEN", value_enum)]
     pub flush: Option<FlushFlag>,
+    /// Which log lines are written to standard error: a level, or levels by module.
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
     /// Print the settings in force and where each comes from, and exit.
     #[arg(long)]
     pub print_config: bool,
@@ -61,6 +74,47 @@ impl ServerArguments {
     /// # Errors
     /// If a setting is wrong or the broker cannot start.
     pub fn run(self) -> Result<(), CommandError> {
+        let print_config = self.print_config;
+        let settings = Settings::resolve(&self.inputs()).map_err(|error| refused(&error))?;
+        if print_config {
+            return print_text(&settings.render_effective());
+        }
         Err(CommandError::failure("the server is not there yet"))
+    }
+
+    /// The variables of the process, and over them what was given on the command line.
+    fn inputs(self) -> Inputs {
+        let mut inputs = Inputs::from_variables(std::env::vars_os());
+        if let Some(path) = self.config {
+            inputs.config(path);
+        }
+        if !self.data.is_empty() {
+            inputs.flag("data", self.data);
+        }
+        let single = [
+            ("listen", self.listen),
+            ("http", self.http),
+            ("advertise", self.advertise),
+            ("flush", self.flush.map(|flush| flush.name().to_owned())),
+            ("log", self.log),
+        ];
+        for (key, value) in single {
+            if let Some(value) = value {
+                inputs.flag(key, [value]);
+            }
+        }
+        inputs
+    }
+}
+
+/// A file that cannot be read is a failure; what is wrong in itself is wrong use.
+fn refused(error: &SettingsError) -> CommandError {
+    let text = error.to_string();
+    match error {
+        SettingsError::Unreadable { path, source } => {
+            let what = format!("cannot read the configuration file {}", path.display());
+            CommandError::io(what, source).hint("check the path given to --config")
+        }
+        _ => CommandError::usage_with_remedy(&text),
     }
 }
