@@ -196,7 +196,7 @@ impl Queue {
                 (state.waiting.advance(&(), durable.0), state.next_job())
             }
             Some(Err(error)) => {
-                self.fail(&error);
+                self.fail(&error.to_string());
                 (
                     state.waiting.drain().into_iter().map(unknown).collect(),
                     None,
