@@ -66,7 +66,8 @@ pub struct FrameHeader {
 pub enum FrameError {
     /// The declared length does not even hold the fixed part, or the message.
     #[error(
-        "a frame of {length} bytes cannot hold a message of {message_bytes}: the peer is broken or speaks another protocol"
+        "a frame of {length} bytes cannot hold a message of {message_bytes}: \
+         the peer is broken or speaks another protocol"
     )]
     Inconsistent {
         /// The declared length.
@@ -76,7 +77,8 @@ pub enum FrameError {
     },
     /// The declared length exceeds what this side accepts.
     #[error(
-        "a frame of {length} bytes exceeds the limit of {limit}: send smaller batches, or raise `frame_bytes_max`"
+        "a frame of {length} bytes exceeds the limit of {limit}: \
+         send smaller batches, or raise `frame_bytes_max`"
     )]
     TooLarge {
         /// The declared length.

@@ -14,7 +14,8 @@ macro_rules! integer_newtype {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+            Serialize, Deserialize,
         )]
         #[serde(transparent)]
         pub struct $name(pub $inner);
@@ -82,7 +83,8 @@ impl Offset {
         Self(self.0.saturating_add(records))
     }
 
-    /// How many offsets lie from `earlier` (inclusive) to here (exclusive); negative if it is later.
+    /// How many offsets lie from `earlier` (inclusive) to here (exclusive); negative if it is
+    /// later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
@@ -119,8 +121,7 @@ impl Sequence {
     pub const fn plus(self, records: i32) -> Self {
         match self.0.checked_add(records) {
             Some(sum) => Self(sum),
-            // self.0 + records - (i32::MAX + 1), computed without leaving the range.
-            None => Self(self.0 - (i32::MAX - records) - 1),
+            None => Self(self.0.wrapping_add(records) & i32::MAX),
         }
     }
 }
@@ -231,6 +232,7 @@ mod tests {
         assert_eq!(Sequence(i32::MAX - 1).plus(5), Sequence(3));
         assert_eq!(Sequence(7).plus(5), Sequence(12));
         assert_eq!(Sequence(i32::MAX).plus(i32::MAX), Sequence(i32::MAX - 1));
+        assert_eq!(Sequence(i32::MIN).plus(-1), Sequence(i32::MAX));
     }
 
     #[test]

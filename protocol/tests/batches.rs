@@ -1,5 +1,5 @@
-//! Batches as a whole: what a builder makes reads back in every codec, damage is noticed, and nothing
-//! that a peer can send makes a reader panic.
+//! Batches as a whole: what a builder makes reads back in every codec, damage is noticed, and
+//! nothing that a peer can send makes a reader panic.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -344,7 +344,8 @@ proptest! {
         let mut bytes = good.clone();
         let at = at.index(bytes.len());
         bytes[at] ^= flip;
-        // Position and leader epoch are the leader's to write: a log checks them by what it expects.
+        // Position and leader epoch are the leader's to write: a log checks them by what it
+        // expects.
         let outside = at < 8 || (12..16).contains(&at);
         let noticed = BatchView::exactly(&bytes).and_then(|batch| batch.check_crc()).is_err();
         prop_assert_eq!(noticed, !outside, "byte {}", at);

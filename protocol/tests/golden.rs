@@ -1,4 +1,5 @@
-//! The frames and batches of this version, as bytes in `fixtures/`: a change of format is noticed here.
+//! The frames and batches of this version, as bytes in `fixtures/`: a change of format is noticed
+//! here.
 //!
 //! `UPDATE=1 cargo test -p strandline-protocol` writes them anew. Do so when an API or a field was
 //! added; bytes that older peers or disks hold must go on to decode.

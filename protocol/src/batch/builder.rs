@@ -57,7 +57,8 @@ pub enum AppendRefused {
     Full,
     /// No batch has room for it.
     #[error(
-        "a record that makes a batch of {bytes} bytes exceeds the limit of {limit}: send smaller records, or raise the topic's `max.message.bytes`"
+        "a record that makes a batch of {bytes} bytes exceeds the limit of {limit}: \
+         send smaller records, or raise the topic's `max.message.bytes`"
     )]
     RecordTooLarge {
         /// The size of a batch of this record alone.
@@ -75,9 +76,10 @@ pub enum AppendRefused {
 
 /// Collects records and makes a batch of them, again and again.
 ///
-/// A small batch shares its buffer with the batches after it; one that fills most of its buffer takes
-/// it along. To reuse the buffer of a batch that was sent, take it back by [`Bytes::try_into_mut`],
-/// which works once nothing else shares it, and hand it to [`BatchBuilder::recycle`].
+/// A small batch shares its buffer with the batches after it; one that fills most of its buffer
+/// takes it along. To reuse the buffer of a batch that was sent, take it back by
+/// [`Bytes::try_into_mut`], which works once nothing else shares it, and hand it to
+/// [`BatchBuilder::recycle`].
 #[derive(Debug)]
 pub struct BatchBuilder {
     buffer: BytesMut,
@@ -89,8 +91,8 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// A builder whose batches are compressed by `codec` and are expected to take `bytes_hint` bytes,
-    /// which are allocated at the first record.
+    /// A builder whose batches are compressed by `codec` and are expected to take `bytes_hint`
+    /// bytes, which are allocated at the first record.
     #[must_use]
     pub fn new(codec: Codec, bytes_hint: usize) -> Self {
         Self {
@@ -103,8 +105,8 @@ impl BatchBuilder {
         }
     }
 
-    /// Uses the memory of `buffer` for the next batches. Ignored while a batch is under construction
-    /// or if the buffer is smaller than the one in use.
+    /// Uses the memory of `buffer` for the next batches. Ignored while a batch is under
+    /// construction or if the buffer is smaller than the one in use.
     pub fn recycle(&mut self, mut buffer: BytesMut) {
         if self.is_empty() && buffer.capacity() > self.buffer.capacity() {
             buffer.clear();
@@ -139,8 +141,8 @@ impl BatchBuilder {
         }
     }
 
-    /// Appends a record unless the batch would exceed `limit_bytes`, and returns its offset relative
-    /// to the batch.
+    /// Appends a record unless the batch would exceed `limit_bytes`, and returns its offset
+    /// relative to the batch.
     ///
     /// Compression is not counted on: a batch that does not shrink stays below the limit too.
     ///
@@ -189,8 +191,8 @@ impl BatchBuilder {
         Ok(delta)
     }
 
-    /// Makes the batch: with its header and CRC, compressed if that makes it smaller, at base offset
-    /// 0 and without a leader epoch, which the leader stamps. The builder is then empty.
+    /// Makes the batch: with its header and CRC, compressed if that makes it smaller, at base
+    /// offset 0 and without a leader epoch, which the leader stamps. The builder is then empty.
     ///
     /// # Errors
     /// If it holds no record, or if the codec fails; the records are gone then.

@@ -2,8 +2,8 @@
 //! on followers.
 //!
 //! [`header`] is the fixed part, [`view`] a batch in borrowed bytes, [`records`] walks its records
-//! ([`record`]) and [`builder`] makes batches. A broker stamps two fields that the CRC does not cover
-//! (base offset, leader epoch) and otherwise leaves the bytes alone.
+//! ([`record`]) and [`builder`] makes batches. A broker stamps two fields that the CRC does not
+//! cover (base offset, leader epoch) and otherwise leaves the bytes alone.
 
 pub mod builder;
 pub mod header;

@@ -134,8 +134,8 @@ impl<'a> BatchView<'a> {
         }
     }
 
-    /// Checks the header as a leader must before it appends what a client sent: every field that can
-    /// be checked without looking at a record.
+    /// Checks the header as a leader must before it appends what a client sent: every field that
+    /// can be checked without looking at a record.
     ///
     /// # Errors
     /// [`BatchError::BadHeader`] says which field and why.

@@ -97,8 +97,9 @@ impl<T> ClientChannel<T> {
         self.in_flight.len() < self.window
     }
 
-    /// Registers a request of `api`, to be sent under the id that is returned. Requests must be sent
-    /// in the order in which they are begun: brokers execute those on one partition in that order.
+    /// Registers a request of `api`, to be sent under the id that is returned. Requests must be
+    /// sent in the order in which they are begun: brokers execute those on one partition in that
+    /// order.
     ///
     /// A request of [`ApiKey::WatchMetadata`] also begins a subscription.
     ///
@@ -133,8 +134,8 @@ impl<T> ClientChannel<T> {
         }
     }
 
-    /// Ends the channel: what was never answered, in the order in which it was begun. The outcome of
-    /// each is unknown.
+    /// Ends the channel: what was never answered, in the order in which it was begun. The outcome
+    /// of each is unknown.
     pub fn abandon(&mut self) -> impl Iterator<Item = Unanswered<T>> + use<T> {
         self.subscriptions.clear();
         std::mem::take(&mut self.in_flight).into_values()

@@ -17,11 +17,11 @@ pub struct Frame {
 
 /// Cuts frames off the front of a receive buffer, as far as it has been filled.
 ///
-/// The driver's loop: read from the socket into the buffer, then call [`FrameDecoder::decode`] until
-/// it gives none, then make room for [`FrameDecoder::bytes_needed`] and read again. Between the fixed
-/// part and the rest, [`FrameDecoder::header`] tells how large the frame will be, so that its memory
-/// is reserved from a budget before the buffer grows. Lengths are held against the limit as soon as
-/// they are there, the checksum as soon as the message is there, before the payload.
+/// The driver's loop: read from the socket into the buffer, then call [`FrameDecoder::decode`]
+/// until it gives none, then make room for [`FrameDecoder::bytes_needed`] and read again. Between
+/// the fixed part and the rest, [`FrameDecoder::header`] tells how large the frame will be, so that
+/// its memory is reserved from a budget before the buffer grows. Lengths are held against the limit
+/// as soon as they are there, the checksum as soon as the message is there, before the payload.
 #[derive(Debug)]
 pub struct FrameDecoder {
     frame_bytes_max: usize,
@@ -59,8 +59,9 @@ impl FrameDecoder {
         self.frame_bytes_max = frame_bytes_max;
     }
 
-    /// The fixed part of the frame whose rest is awaited; none between frames. Its checksum has been
-    /// looked at only once the message was there: trust its lengths as limits, not its meaning.
+    /// The fixed part of the frame whose rest is awaited; none between frames. Its checksum has
+    /// been looked at only once the message was there: trust its lengths as limits, not its
+    /// meaning.
     #[must_use]
     pub const fn header(&self) -> Option<&FrameHeader> {
         match &self.state {
@@ -69,8 +70,8 @@ impl FrameDecoder {
         }
     }
 
-    /// How many bytes the buffer must hold, counted from its front, for the frame to be whole or, if
-    /// that is not known yet, for its fixed part.
+    /// How many bytes the buffer must hold, counted from its front, for the frame to be whole or,
+    /// if that is not known yet, for its fixed part.
     #[must_use]
     pub const fn bytes_needed(&self) -> usize {
         match &self.state {

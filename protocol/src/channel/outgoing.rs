@@ -74,8 +74,8 @@ impl FrameKind {
 /// must follow it on the connection.
 ///
 /// # Errors
-/// [`FrameError::MessageTooLarge`] or, beyond `u32::MAX` bytes in all, [`FrameError::TooLarge`]; the
-/// buffer is then as it was. Ask for less in one request.
+/// [`FrameError::MessageTooLarge`] or, beyond `u32::MAX` bytes in all, [`FrameError::TooLarge`];
+/// the buffer is then as it was. Ask for less in one request.
 pub fn put_frame<M: Serialize>(
     buffer: &mut BytesMut,
     kind: FrameKind,

@@ -1,7 +1,8 @@
 //! The codecs of record batches, each bounded.
 //!
-//! Compressed bytes come from peers: whatever they claim, decompressing them never takes more memory
-//! than the cap that the caller gives and a constant (about 8 MiB, for a codec's own buffers).
+//! Compressed bytes come from peers: whatever they claim, decompressing them never takes more
+//! memory than the cap that the caller gives and a constant (about 8 MiB, for a codec's own
+//! buffers).
 
 mod gzip;
 mod lz4;

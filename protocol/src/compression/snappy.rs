@@ -1,5 +1,5 @@
-//! Snappy in the framing of xerial's `SnappyOutputStream`, which Kafka's Java clients write: sixteen
-//! bytes of magic and versions, then blocks, each behind its length (i32, big-endian).
+//! Snappy in the framing of xerial's `SnappyOutputStream`, which Kafka's Java clients write:
+//! sixteen bytes of magic and versions, then blocks, each behind its length (i32, big-endian).
 //!
 //! Some clients of other languages send one raw block; that is read too.
 
@@ -19,8 +19,8 @@ const MAGIC_BYTES: usize = 8;
 /// How much goes into one block, in bytes: xerial's default.
 const BLOCK_BYTES: usize = 32 << 10;
 
-/// No element of the format gives more bytes than this for each of its own (a copy of 64 bytes takes
-/// three), so a block that claims more is refused before memory is reserved for it.
+/// No element of the format gives more bytes than this for each of its own (a copy of 64 bytes
+/// takes three), so a block that claims more is refused before memory is reserved for it.
 const EXPANSION_MAX: usize = 32;
 
 pub(super) fn compress(input: &[u8], output: &mut Vec<u8>) -> Result<(), CompressionError> {

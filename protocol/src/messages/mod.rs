@@ -1,8 +1,8 @@
 //! Every request and every response: one file per subject, the message part of a frame.
 //!
-//! A message is MessagePack with named fields: a field that a newer peer adds is skipped by an older
-//! one, and one that an older peer leaves out has a default. A changed meaning raises the version.
-//! No type is recursive, so that nesting is bounded by the types themselves.
+//! A message is MessagePack with named fields: a field that a newer peer adds is skipped by an
+//! older one, and one that an older peer leaves out has a default. A changed meaning raises the
+//! version. No type is recursive, so that nesting is bounded by the types themselves.
 
 mod brokers;
 mod configs;

@@ -1,7 +1,7 @@
 //! `InitProducerId` (8): the identity of an idempotent producer (KIP-98, KIP-360).
 //!
-//! *Pattern: idempotent receiver.* The identity, its epoch and a sequence per partition let a broker
-//! recognise a batch that it already has.
+//! *Pattern: idempotent receiver.* The identity, its epoch and a sequence per partition let a
+//! broker recognise a batch that it already has.
 
 use serde::{Deserialize, Serialize};
 
