@@ -211,6 +211,27 @@ fn names_say_what_a_thing_is() {
 }
 
 #[test]
+fn parameters_are_not_boolean() {
+    let mut wrong = Vec::new();
+    for file in rust_files() {
+        for (number, line) in file.text.lines().enumerate() {
+            let words = line.trim_start();
+            let item = ["fn ", "pub ", "const ", "async "];
+            if !item.iter().any(|start| words.starts_with(start)) || !words.contains("fn ") {
+                continue;
+            }
+            let rest: String = file.text.lines().skip(number).take(12).collect();
+            let signature = rest.split(['{', ';']).next().unwrap_or_default();
+            let parameters = signature.split("->").next().unwrap_or_default();
+            if parameters.contains(": bool") {
+                wrong.push(format!("{}: a boolean parameter", file.at(number)));
+            }
+        }
+    }
+    report(wrong);
+}
+
+#[test]
 fn unsafe_code_lives_in_one_file_per_crate() {
     let marker = concat!("#![allow(un", "safe_code");
     let mut by_crate: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();

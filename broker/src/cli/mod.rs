@@ -83,7 +83,7 @@ fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     Arguments::command()
 }
 

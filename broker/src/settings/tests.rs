@@ -211,3 +211,16 @@ fn the_table_is_consistent() {
         }
     }
 }
+
+#[test]
+fn the_command_line_has_the_flags_of_the_table() {
+    let command = crate::cli::command();
+    let server = command.find_subcommand("server").unwrap();
+    let flags: BTreeSet<String> = server
+        .get_arguments()
+        .filter_map(|argument| Some(format!("--{}", argument.get_long()?)))
+        .collect();
+    for flag in SETTINGS.iter().filter_map(|setting| setting.flag) {
+        assert!(flags.contains(flag), "{flag} is in the table only");
+    }
+}
