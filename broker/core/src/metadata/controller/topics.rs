@@ -31,6 +31,7 @@ const QUOTE_CHARS_MAX: usize = 300;
 /// What a request has done so far to what its next entry may do.
 struct Progress {
     names: BTreeSet<String>,
+    ids: BTreeSet<TopicId>,
     topics: usize,
     partitions: usize,
     candidates: Vec<Candidate>,
@@ -55,7 +56,7 @@ impl Controller {
                         done(&topic.name, TopicId::default(), placed.len())
                     }
                     Ok(placed) => {
-                        let id = fresh_id(image, random);
+                        let id = fresh_id(image, &mut progress, random);
                         let count = placed.len();
                         records.extend(creation(topic, id, placed));
                         done(&topic.name, id, count)
@@ -115,6 +116,7 @@ impl Controller {
         });
         Progress {
             names: BTreeSet::new(),
+            ids: BTreeSet::new(),
             topics: image.topic_count(),
             partitions: image.partition_count(),
             candidates: candidates.collect(),
@@ -375,10 +377,10 @@ fn named_twice(name: &str) -> Failure {
 }
 
 /// An identity that no topic has. Zeros stand for none.
-fn fresh_id(image: &Image, random: Random<'_>) -> TopicId {
+fn fresh_id(image: &Image, progress: &mut Progress, random: Random<'_>) -> TopicId {
     loop {
         let id = TopicId(random());
-        if id != TopicId::default() && image.topic_by_id(id).is_none() {
+        if id != TopicId::default() && image.topic_by_id(id).is_none() && progress.ids.insert(id) {
             return id;
         }
     }

@@ -1,0 +1,174 @@
+//! Interactions with the controller told as text: each file is a scenario with its answers.
+//! `UPDATE=1 cargo test -p strandline-core --test scenarios` rewrites them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod cluster;
+
+use cluster::Cluster;
+use strandline_core::metadata::{Command, Registration, Reply};
+use strandline_protocol::{
+    BrokerId, DirectoryId,
+    messages::{
+        AlterConfigsRequest, ConfigChange, CreatePartitionsRequest, CreateTopicsRequest,
+        DeleteTopicsRequest, Failure, NewPartitions, NewTopic, TopicResult,
+    },
+};
+
+fn directory(name: &str) -> DirectoryId {
+    DirectoryId([name.as_bytes()[0]; 16])
+}
+
+/// `register 1 host:9290 dirs=a,b rack=r`
+fn registration(words: &[&str]) -> Registration {
+    let (host, port) = words[1].split_once(':').unwrap();
+    let option = |name| {
+        words
+            .iter()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    };
+    Registration {
+        broker: BrokerId(words[0].parse().unwrap()),
+        incarnation: [0; 16],
+        host: host.into(),
+        port: port.parse().unwrap(),
+        rack: option("rack").map(Into::into),
+        directories: option("dirs")
+            .into_iter()
+            .flat_map(|dirs| dirs.split(','))
+            .map(directory)
+            .collect(),
+    }
+}
+
+/// `orders:3 rf=1 retention.ms=1000`
+fn topic(text: &str) -> NewTopic {
+    let mut words = text.split_whitespace();
+    let name = words.next().unwrap();
+    let (name, partitions) = match name.split_once(':') {
+        Some((name, count)) => (name, Some(count.parse().unwrap())),
+        None => (name, None),
+    };
+    let mut topic = NewTopic {
+        name: name.into(),
+        partitions,
+        replication_factor: None,
+        configs: std::collections::BTreeMap::new(),
+    };
+    for (key, value) in words.filter_map(|word| word.split_once('=')) {
+        if key == "rf" {
+            topic.replication_factor = Some(value.parse().unwrap());
+        } else {
+            topic.configs.insert(key.into(), value.into());
+        }
+    }
+    topic
+}
+
+/// `retention.ms=1000` sets, `retention.ms=` goes back to the default.
+fn change(word: &str) -> ConfigChange {
+    let (key, value) = word.split_once('=').unwrap();
+    ConfigChange {
+        key: key.into(),
+        value: (!value.is_empty()).then(|| value.into()),
+    }
+}
+
+fn command(line: &str) -> Command {
+    let (verb, rest) = line.split_once(' ').unwrap();
+    let validate_only = rest.ends_with(" validate");
+    let rest = rest.trim_end_matches(" validate");
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    match verb {
+        "register" => Command::RegisterBroker(registration(&words)),
+        "create" => Command::CreateTopics(CreateTopicsRequest {
+            topics: rest.split(" + ").map(topic).collect(),
+            validate_only,
+        }),
+        "delete" => Command::DeleteTopics(DeleteTopicsRequest {
+            names: words.iter().map(|&word| word.into()).collect(),
+        }),
+        "widen" => Command::CreatePartitions(CreatePartitionsRequest {
+            topics: words
+                .chunks(2)
+                .map(|pair| NewPartitions {
+                    name: pair[0].into(),
+                    total: pair[1].parse().unwrap(),
+                })
+                .collect(),
+        }),
+        "alter" => Command::AlterConfigs(AlterConfigsRequest {
+            topic: words[0].into(),
+            changes: words[1..].iter().map(|word| change(word)).collect(),
+            validate_only,
+        }),
+        "producer-ids" => Command::ReserveProducerIds {
+            broker: BrokerId(words[0].parse().unwrap()),
+        },
+        _ => panic!("no command: {line}"),
+    }
+}
+
+fn failure(failure: &Failure) -> String {
+    format!("! {}: {}\n", failure.error, failure.message)
+}
+
+fn results(topics: &[TopicResult]) -> String {
+    let tell = |topic: &TopicResult| match topic.failure.error.is_none() {
+        true => format!("= {} partitions={}\n", topic.name, topic.partitions),
+        false => failure(&topic.failure),
+    };
+    topics.iter().map(tell).collect()
+}
+
+fn answer(cluster: &mut Cluster, line: &str) -> String {
+    if line == "show" {
+        return cluster.tell();
+    }
+    if let Some(name) = line.strip_prefix("fail-directory ") {
+        cluster.controller.directory_failed(directory(name));
+        return "=\n".into();
+    }
+    match cluster.propose(&command(line)) {
+        Err(refused) => failure(&refused),
+        Ok(Reply::CreateTopics(response)) => results(&response.topics),
+        Ok(Reply::DeleteTopics(response)) => results(&response.topics),
+        Ok(Reply::CreatePartitions(response)) => results(&response.topics),
+        Ok(Reply::AlterConfigs(response)) if response.failure.error.is_none() => "=\n".into(),
+        Ok(Reply::AlterConfigs(response)) => failure(&response.failure),
+        Ok(Reply::ProducerIds(block)) => format!("= {} count={}\n", block.first, block.count),
+        Ok(Reply::Registered) => "=\n".into(),
+    }
+}
+
+#[test]
+fn scenarios_tell_the_truth() {
+    let mut told_any = false;
+    for entry in std::fs::read_dir("tests/scenarios").unwrap() {
+        let path = entry.unwrap().path();
+        let told = std::fs::read_to_string(&path).unwrap();
+        let mut cluster = Cluster::founded();
+        let mut seen = String::new();
+        for line in told.lines().filter(|line| !line.starts_with(['=', '!'])) {
+            seen += &format!("{line}\n");
+            if !line.starts_with('#') && !line.is_empty() {
+                seen += &answer(&mut cluster, line);
+            }
+        }
+        assert!(cluster.image.is_consistent());
+        assert_eq!(cluster.replayed(), cluster.image, "{}", path.display());
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &seen).unwrap();
+        } else {
+            assert_eq!(told, seen, "{}", path.display());
+        }
+        told_any = true;
+    }
+    assert!(told_any, "no scenario was found");
+}
