@@ -9,6 +9,9 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInf
 use super::{CompressionError, read_capped};
 use crate::batch::Codec;
 
+/// What a frame begins with. The older formats that the library also reads have blocks of 8 MiB.
+const MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
+
 pub(super) fn compress(input: &[u8], output: &mut Vec<u8>) -> Result<(), CompressionError> {
     let info = FrameInfo::new()
         .block_size(BlockSize::Max64KB)
@@ -28,6 +31,10 @@ pub(super) fn decompress(
     cap: usize,
     output: &mut Vec<u8>,
 ) -> Result<(), CompressionError> {
+    if !input.starts_with(&MAGIC) {
+        let reason = "they do not begin with the magic number of a frame";
+        return Err(CompressionError::malformed(Codec::Lz4, reason));
+    }
     let mut decoder = FrameDecoder::new(input);
     read_capped(Codec::Lz4, &mut decoder, cap, output)?;
     if decoder.get_ref().is_empty() {

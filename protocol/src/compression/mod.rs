@@ -1,8 +1,8 @@
 //! The codecs of record batches, each bounded.
 //!
 //! Compressed bytes come from peers: whatever they claim, decompressing them never takes more
-//! memory than the cap that the caller gives and a constant (about 8 MiB, for a codec's own
-//! buffers).
+//! memory than the cap that the caller gives and a constant: a codec's own buffers, at most the 12
+//! MiB that LZ4 takes for blocks of 4 MiB that build on each other.
 
 mod gzip;
 mod lz4;
