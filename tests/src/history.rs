@@ -1,8 +1,8 @@
 //! What was sent and what became of it, held against what a partition holds in the end.
 //!
-//! The checker reads the history and nothing else: it knows neither client nor broker. What it looks
-//! for is named as in the literature on log brokers: lost acknowledged records, duplicates, gaps,
-//! records out of order, records that nobody sent.
+//! The checker reads the history and nothing else: it knows neither client nor broker. What it
+//! looks for is named as in the literature on log brokers: lost acknowledged records, duplicates,
+//! gaps, records out of order, records that nobody sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

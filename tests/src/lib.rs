@@ -1,4 +1,5 @@
-//! What the whole-broker tests share: a broker as a process, and the history of what was sent to it.
+//! What the whole-broker tests share: a broker as a process, and the history of what was sent to
+//! it.
 
 #![allow(
     clippy::unwrap_used,

@@ -43,8 +43,8 @@ pub struct PoolSizes {
 /// Nothing was reserved; there may be room once other requests are finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{wanted} bytes do not fit the {} bytes of the {} memory budget, {used} of which are in flight: \
-     retry later, or send smaller requests", .size, .pool.name()
+    "{wanted} bytes do not fit the {} bytes of the {} memory budget, {used} of which are in \
+     flight: retry later, or send smaller requests", .size, .pool.name()
 )]
 pub struct OverBudget {
     /// Whose pool.

@@ -1,8 +1,8 @@
 //! What must never happen, as predicates: used by assertions, simulations, real-process tests and
 //! metrics alike.
 //!
-//! The names (S7, H1, …) are those of the catalogue that the project tests against: S for what can be
-//! seen inside, H for what the history of clients shows.
+//! The names (S7, H1, …) are those of the catalogue that the project tests against: S for what can
+//! be seen inside, H for what the history of clients shows.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -103,8 +103,8 @@ pub fn sequences_are_gapless(
     )
 }
 
-/// H1 and H4 and H13: what was acknowledged is read exactly once; what has an unknown outcome at most
-/// once; nothing else at all.
+/// H1 and H4 and H13: what was acknowledged is read exactly once; what has an unknown outcome at
+/// most once; nothing else at all.
 ///
 /// # Errors
 /// The first violation, in the order of the values.

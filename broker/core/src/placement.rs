@@ -57,8 +57,8 @@ impl Shelf<'_> {
 /// that has been given the fewest to lead. The others follow in racks that the partition is not in
 /// yet, as long as there are such, each time on the broker that keeps the fewest.
 ///
-/// `turn` rotates who is asked first among equals, so that many small topics do not all begin at the
-/// same broker; the same arguments always give the same answer.
+/// `turn` rotates who is asked first among equals, so that many small topics do not all begin at
+/// the same broker; the same arguments always give the same answer.
 ///
 /// # Errors
 /// [`TooFewBrokers`].

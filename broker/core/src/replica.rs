@@ -1,8 +1,8 @@
 //! One partition on this broker: how far it is written, durable and committed.
 //!
 //! *Patterns: leader and followers, high-water mark, generation clock.* The rules are those of
-//! Kafka's replication (KIP-101, KIP-279, KIP-320) for a partition whose only in-sync replica is its
-//! leader; followers and their progress join here later.
+//! Kafka's replication (KIP-101, KIP-279, KIP-320) for a partition whose only in-sync replica is
+//! its leader; followers and their progress join here later.
 //!
 //! Under `flush=ack` a replica counts with its *durable* end, under `flush=async` with its log end.
 //! So the high watermark of a single replica is the one or the other, and never goes back.
@@ -179,7 +179,8 @@ impl Replica {
             return Err(Failure::new(
                 ErrorCode::OFFSET_OUT_OF_RANGE,
                 format!(
-                    "cannot delete before offset {before}: the partition holds {} to {} (exclusive)",
+                    "cannot delete before offset {before}: the partition holds {} to {} \
+                     (exclusive)",
                     self.marks.log_start, self.marks.high_watermark
                 ),
             ));

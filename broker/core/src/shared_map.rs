@@ -1,9 +1,10 @@
 //! An ordered map whose copies share what they have in common.
 //!
-//! *Pattern: versioned value.* An image of the metadata is copied at every change and kept by whoever
-//! still reads the old one. Entries lie in sorted chunks behind `Arc`s: a copy costs a pointer per
-//! chunk, a change after it one chunk, whatever the map holds in all. At 10,000 topics that is some
-//! hundreds of pointers and a hundred entries, where a `BTreeMap` would copy all of them.
+//! *Pattern: versioned value.* An image of the metadata is copied at every change and kept by
+//! whoever still reads the old one. Entries lie in sorted chunks behind `Arc`s: a copy costs a
+//! pointer per chunk, a change after it one chunk, whatever the map holds in all. At 10,000 topics
+//! that is some hundreds of pointers and a hundred entries, where a `BTreeMap` would copy all of
+//! them.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 

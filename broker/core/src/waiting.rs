@@ -2,7 +2,8 @@
 //!
 //! *Pattern: request waiting list.* A request that cannot be answered yet is data: a condition on
 //! the positions of keys, a deadline, and a token by which the driver finds the reply. `acks=all`
-//! waits for high watermarks, a long poll for bytes, a proposal for its commit: one list serves all.
+//! waits for high watermarks, a long poll for bytes, a proposal for its commit: one list serves
+//! all.
 //!
 //! A position only grows. What it counts is the caller's choice, one meaning per list: offsets for
 //! acknowledgements, bytes ever made visible for long polls.
@@ -242,7 +243,8 @@ impl<K: Ord + Clone, T, I: Ord + Copy> WaitingList<K, T, I> {
         Need::All { missing }
     }
 
-    /// One of the waiter's alarms, at `key`, has gone off. Returns its token if the condition holds.
+    /// One of the waiter's alarms, at `key`, has gone off. Returns its token if the condition
+    /// holds.
     fn ring(&mut self, ticket: Ticket, key: &K) -> Option<T> {
         let mut waiter = self.waiters.remove(&ticket)?;
         let armed = match &mut waiter.need {

@@ -163,8 +163,8 @@ pub trait File: Send + Sync + fmt::Debug {
     /// If the disk fails; the file must be given up then.
     fn sync(&self) -> Result<(), FsError>;
 
-    /// Asks the kernel to begin writing the range back (`sync_file_range`), so that a later sync has
-    /// less to do. A hint: promises nothing and reports no error.
+    /// Asks the kernel to begin writing the range back (`sync_file_range`), so that a later sync
+    /// has less to do. A hint: promises nothing and reports no error.
     fn start_writeback(&self, range: Range<u64>);
 
     /// The bytes of `range` without a copy. The view lives on its own: it keeps what it needs open.

@@ -1,8 +1,8 @@
 //! An image, told page by page.
 //!
-//! What grows with the number of partitions is paged by a cursor. A cursor names where the next page
-//! starts, not a state of the broker: pages of different images fit together, as each topic and
-//! partition is told by the page that it falls into.
+//! What grows with the number of partitions is paged by a cursor. A cursor names where the next
+//! page starts, not a state of the broker: pages of different images fit together, as each topic
+//! and partition is told by the page that it falls into.
 
 use std::sync::Arc;
 
@@ -60,8 +60,8 @@ impl Page {
         }
     }
 
-    /// Tells `topic` from `first` on. Returns the partition with which the next page goes on, if this
-    /// one is full; a topic's head is always followed by at least one of its partitions.
+    /// Tells `topic` from `first` on. Returns the partition with which the next page goes on, if
+    /// this one is full; a topic's head is always followed by at least one of its partitions.
     pub(super) fn add(
         &mut self,
         topic: &Topic,

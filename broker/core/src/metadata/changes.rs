@@ -1,7 +1,7 @@
 //! What a watch is told when the image changes.
 //!
-//! *Pattern: state watch.* Whoever watches is pushed what changed, whole; a push that is lost with its
-//! connection is made good by the metadata request of the next one.
+//! *Pattern: state watch.* Whoever watches is pushed what changed, whole; a push that is lost with
+//! its connection is made good by the metadata request of the next one.
 
 use std::collections::BTreeSet;
 

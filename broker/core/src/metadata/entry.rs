@@ -1,8 +1,8 @@
 //! The bytes of one entry of the metadata log.
 //!
-//! *Pattern: write-ahead log.* An entry is the value of the one record of its batch: a format version
-//! (u8), a kind (u8: 0 blank, 1 membership, 2 command), then MessagePack with named fields. All
-//! changes of a decision that fit stand in one entry, and an entry is applied whole.
+//! *Pattern: write-ahead log.* An entry is the value of the one record of its batch: a format
+//! version (u8), a kind (u8: 0 blank, 1 membership, 2 command), then MessagePack with named fields.
+//! All changes of a decision that fit stand in one entry, and an entry is applied whole.
 
 use serde::de::DeserializeOwned;
 
@@ -112,8 +112,8 @@ impl Entry {
         }
     }
 
-    /// Puts records into as few entries as hold them, in their order. Each record is valid alone, so
-    /// a crash between two entries leaves a state that is whole.
+    /// Puts records into as few entries as hold them, in their order. Each record is valid alone,
+    /// so a crash between two entries leaves a state that is whole.
     #[must_use]
     pub fn pack(records: Vec<Record>) -> Vec<Self> {
         // Format, kind, and the head of a MessagePack array of any length.

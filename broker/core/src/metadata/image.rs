@@ -1,7 +1,8 @@
 //! Everything that the metadata log tells, up to one offset.
 //!
-//! *Patterns: replicated log, versioned value, state watch.* An image is never changed in place once
-//! it is shared: the driver clones it (cheap, see [`SharedMap`]), applies an entry and publishes it.
+//! *Patterns: replicated log, versioned value, state watch.* An image is never changed in place
+//! once it is shared: the driver clones it (cheap, see [`SharedMap`]), applies an entry and
+//! publishes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -3,8 +3,8 @@
 /// The largest entry of the metadata log, in bytes.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 
-/// How many partitions one record lists at most: with three replicas each they stay below half of an
-/// entry.
+/// How many partitions one record lists at most: with three replicas each they stay below half of
+/// an entry.
 pub const PARTITIONS_PER_RECORD_MAX: usize = 4_000;
 
 /// How many partitions the topics of one cluster have at most, all together.

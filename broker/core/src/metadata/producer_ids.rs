@@ -37,12 +37,13 @@ impl ProducerIds {
         self.end = block.first.0.saturating_add(i64::from(block.count));
     }
 
-    /// Answers a producer. None means that a new id is due and the block is used up: reserve another
-    /// one, [`ProducerIds::refill`], and ask again.
+    /// Answers a producer. None means that a new id is due and the block is used up: reserve
+    /// another one, [`ProducerIds::refill`], and ask again.
     ///
-    /// A producer that names its identity gets the next epoch of it, as long as there is one and the
-    /// id was ever reserved (`reserved_before`, exclusive). Everybody else gets a new id at epoch 0:
-    /// so does one whose epochs are used up, and one that comes from a cluster that was wiped.
+    /// A producer that names its identity gets the next epoch of it, as long as there is one and
+    /// the id was ever reserved (`reserved_before`, exclusive). Everybody else gets a new id at
+    /// epoch 0: so does one whose epochs are used up, and one that comes from a cluster that was
+    /// wiped.
     pub fn answer(
         &mut self,
         request: &InitProducerIdRequest,

@@ -82,8 +82,8 @@ pub enum Record {
         /// New values; none is back at the default. Other keys stay.
         changes: BTreeMap<String, Option<String>>,
     },
-    /// A broker started: its epoch is the offset of this entry, and every partition that it leads has
-    /// a new leader epoch (a new incarnation never leads under its old one).
+    /// A broker started: its epoch is the offset of this entry, and every partition that it leads
+    /// has a new leader epoch (a new incarnation never leads under its old one).
     BrokerRegistered(Registration),
     /// A broker may hand out these producer ids.
     ProducerIdsReserved {

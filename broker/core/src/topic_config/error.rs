@@ -4,7 +4,10 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicConfigError {
     /// There is no such key.
-    #[error("unknown topic configuration key {key:?}{}: known keys are {known}", nearest_hint(*.nearest))]
+    #[error(
+        "unknown topic configuration key {key:?}{}: known keys are {known}",
+        nearest_hint(*.nearest)
+    )]
     UnknownKey {
         /// What was given, cut to a printable length.
         key: String,

@@ -103,7 +103,8 @@ impl Default for TopicConfig {
 }
 
 impl TopicConfig {
-    /// What is in force on a topic: `overrides` where it has them, the broker's `defaults` elsewhere.
+    /// What is in force on a topic: `overrides` where it has them, the broker's `defaults`
+    /// elsewhere.
     ///
     /// Overrides were checked before they were written. A key or a value that this version cannot
     /// read (another one wrote it) leaves the default in force instead of failing.

@@ -26,8 +26,8 @@ pub struct CacheLimits {
     pub descriptors: usize,
     /// Mappings of files.
     pub mappings: usize,
-    /// The address space reserved at once for a mapping, so that a file that grows up to this size is
-    /// mapped once. Costs no memory.
+    /// The address space reserved at once for a mapping, so that a file that grows up to this size
+    /// is mapped once. Costs no memory.
     pub mapping_bytes: u64,
 }
 

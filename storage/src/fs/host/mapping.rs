@@ -56,8 +56,8 @@ impl Mapping {
         self.raw.len()
     }
 
-    /// Copies `parts` one behind the other to `at`. The caller has made sure that the file reaches to
-    /// their end, and that it is the only one to write there.
+    /// Copies `parts` one behind the other to `at`. The caller has made sure that the file reaches
+    /// to their end, and that it is the only one to write there.
     pub(super) fn write(&self, at: usize, parts: &[&[u8]]) -> io::Result<()> {
         let length = parts
             .iter()
@@ -199,8 +199,8 @@ struct View {
 
 impl AsRef<[u8]> for View {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `view` held the range against the mapping, which lives as long as self, and whoever
-        // asked for the view promised that nobody writes to the range any more.
+        // SAFETY: `view` held the range against the mapping, which lives as long as self, and
+        // whoever asked for the view promised that nobody writes to the range any more.
         unsafe {
             let start = self.mapping.raw.as_ptr().add(self.range.start);
             slice::from_raw_parts(start, self.range.end.saturating_sub(self.range.start))

@@ -1,9 +1,9 @@
 //! One file of this machine: its descriptor, its mapping, and when they may be closed.
 //!
-//! **Owns** the rules of closing. A descriptor with unsynced data is never closed: a later one could
-//! miss the error of its write-back. That of a file without a name is not closed either, as nothing
-//! could open it again. A mapping may go at any time: views hold it for themselves, and what was
-//! written through it is in the page cache.
+//! **Owns** the rules of closing. A descriptor with unsynced data is never closed: a later one
+//! could miss the error of its write-back. That of a file without a name is not closed either, as
+//! nothing could open it again. A mapping may go at any time: views hold it for themselves, and
+//! what was written through it is in the page cache.
 //!
 //! Locks are taken in this order: the state of a node, the names of the file system, the path of a
 //! node. Caches only try the state of a node.

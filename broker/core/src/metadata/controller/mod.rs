@@ -1,7 +1,7 @@
 //! Who may change the metadata: commands in, records out.
 //!
-//! *Pattern: singular update queue.* The driver asks one decision after the other, each on the image
-//! that the one before has left; nothing is decided on half of what was decided.
+//! *Pattern: singular update queue.* The driver asks one decision after the other, each on the
+//! image that the one before has left; nothing is decided on half of what was decided.
 
 mod register;
 mod topics;
@@ -121,8 +121,8 @@ impl Controller {
         self.offline.insert(directory);
     }
 
-    /// Decides `command` on `image`, and changes nothing. Where a request lists entries, each of them
-    /// is decided on its own and answered with its own failure.
+    /// Decides `command` on `image`, and changes nothing. Where a request lists entries, each of
+    /// them is decided on its own and answered with its own failure.
     ///
     /// # Errors
     /// A [`Failure`] of the whole: nothing is written.

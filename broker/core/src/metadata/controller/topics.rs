@@ -164,8 +164,8 @@ impl Controller {
             return Err(Failure::new(
                 ErrorCode::INVALID_REQUEST,
                 format!(
-                    "there are {} topics already, a cluster keeps at most {TOPICS_PER_CLUSTER_MAX}: \
-                     delete some first",
+                    "there are {} topics already, a cluster keeps at most \
+                     {TOPICS_PER_CLUSTER_MAX}: delete some first",
                     progress.topics
                 ),
             ));
@@ -188,8 +188,8 @@ impl Controller {
             return Err(Failure::new(
                 ErrorCode::INVALID_PARTITIONS,
                 format!(
-                    "topic `{}` has {count} partitions and cannot go to {}: only more are possible, \
-                     up to {PARTITIONS_PER_TOPIC_MAX}",
+                    "topic `{}` has {count} partitions and cannot go to {}: only more are \
+                     possible, up to {PARTITIONS_PER_TOPIC_MAX}",
                     topic.name, wanted.total
                 ),
             ));
