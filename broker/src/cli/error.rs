@@ -155,12 +155,6 @@ pub fn report_clap(error: &clap::Error) -> ExitCode {
             let _ = error.print();
             ExitCode::SUCCESS
         }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let text = error.render().to_string();
-            CommandError::usage("a command is missing")
-                .hint(remedy(&text))
-                .report()
-        }
         _ => from_clap(&error.render().to_string()).report(),
     }
 }

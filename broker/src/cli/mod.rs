@@ -44,6 +44,7 @@ Exit codes: 0 success, 1 failure, 2 wrong use. Errors are one line on standard e
 #[derive(Debug, Parser)]
 #[command(name = "strandline", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(propagate_version = true, disable_help_subcommand = true)]
+#[command(arg_required_else_help = false)]
 struct Arguments {
     #[command(flatten)]
     connection: ConnectionArguments,
@@ -52,6 +53,7 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(arg_required_else_help = false)]
 enum Command {
     Server(server::ServerArguments),
     #[command(subcommand)]

@@ -24,6 +24,7 @@ use super::{
 
 /// Measure a broker, or the machine it runs on.
 #[derive(Debug, Subcommand)]
+#[command(arg_required_else_help = false)]
 pub enum BenchCommand {
     /// Send records as fast as they are acknowledged, or at a rate.
     #[command(after_help = "\

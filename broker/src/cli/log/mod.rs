@@ -8,6 +8,7 @@ use super::{error::CommandError, output::OutputArguments};
 
 /// Dump, verify and repair the files of a stopped broker.
 #[derive(Debug, Subcommand)]
+#[command(arg_required_else_help = false)]
 pub enum LogCommand {
     Dump(DumpArguments),
     Verify(VerifyArguments),

@@ -16,8 +16,11 @@ use crate::cli::{
     values::Pair,
 };
 
-/// Creates a topic.
-pub async fn create(admin: &Admin, topic: CreateArguments) -> Result<(), CommandError> {
+/// The topic that was asked for.
+///
+/// # Errors
+/// If a key is given twice.
+pub fn new_topic(topic: CreateArguments) -> Result<NewTopic, CommandError> {
     let mut configs = BTreeMap::new();
     for Pair { key, value } in topic.config {
         if configs.insert(key.clone(), value).is_some() {
@@ -25,14 +28,19 @@ pub async fn create(admin: &Admin, topic: CreateArguments) -> Result<(), Command
                 .hint("give every key once"));
         }
     }
-    let new = NewTopic {
-        name: topic.name.clone(),
+    Ok(NewTopic {
+        name: topic.name,
         partitions: topic.partitions,
         replication_factor: None,
         configs,
-    };
+    })
+}
+
+/// Creates a topic.
+pub async fn create(admin: &Admin, new: NewTopic) -> Result<(), CommandError> {
+    let name = new.name.clone();
     admin.create_topics(&[new]).await?;
-    eprintln!("created topic {}", topic.name);
+    eprintln!("created topic {name}");
     Ok(())
 }
 
@@ -43,26 +51,38 @@ pub async fn delete(admin: &Admin, topic: &DeleteArguments) -> Result<(), Comman
     Ok(())
 }
 
-/// Changes the configuration, then the number of partitions.
-pub async fn alter(admin: &Admin, topic: AlterArguments) -> Result<(), CommandError> {
-    let set = topic.config.into_iter().map(|pair| ConfigChange {
-        key: pair.key,
-        value: Some(pair.value),
+/// The changes of settings that were asked for.
+///
+/// # Errors
+/// If a key is changed twice.
+pub fn changes(topic: &AlterArguments) -> Result<Vec<ConfigChange>, CommandError> {
+    let set = topic.config.iter().map(|pair| ConfigChange {
+        key: pair.key.clone(),
+        value: Some(pair.value.clone()),
     });
-    let unset = topic
-        .delete_config
-        .into_iter()
-        .map(|key| ConfigChange { key, value: None });
+    let unset = topic.delete_config.iter().map(|key| ConfigChange {
+        key: key.clone(),
+        value: None,
+    });
     let mut changes: Vec<ConfigChange> = set.chain(unset).collect();
     changes.sort_by(|one, other| one.key.cmp(&other.key));
     let twice = changes.windows(2).find_map(|pair| match pair {
         [one, other] if one.key == other.key => Some(&one.key),
         _ => None,
     });
-    if let Some(key) = twice {
-        return Err(CommandError::usage(format!("{key} is changed twice"))
-            .hint("give every key once, in --config or in --delete-config"));
+    match twice {
+        Some(key) => Err(CommandError::usage(format!("{key} is changed twice"))
+            .hint("give every key once, in --config or in --delete-config")),
+        None => Ok(changes),
     }
+}
+
+/// Changes the configuration, then the number of partitions.
+pub async fn alter(
+    admin: &Admin,
+    topic: &AlterArguments,
+    changes: Vec<ConfigChange>,
+) -> Result<(), CommandError> {
     if !changes.is_empty() {
         let count = changes.len();
         admin.alter_configs(&topic.name, changes).await?;

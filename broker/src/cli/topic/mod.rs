@@ -15,6 +15,7 @@ use super::{
 
 /// Create, list, describe, delete, alter and trim topics.
 #[derive(Debug, Subcommand)]
+#[command(arg_required_else_help = false)]
 pub enum TopicCommand {
     Create(CreateArguments),
     List(ListArguments),
@@ -120,14 +121,26 @@ impl TopicCommand {
     /// # Errors
     /// What the broker refused, and why.
     pub async fn run(self, connection: &ConnectionArguments) -> Result<(), CommandError> {
-        let client = connection.connect().await?;
+        // What is wrong in itself is told without asking a broker.
         match self {
-            Self::Create(create) => change::create(&client.admin(), create).await,
-            Self::Delete(delete) => change::delete(&client.admin(), &delete).await,
-            Self::Alter(alter) => change::alter(&client.admin(), alter).await,
-            Self::Trim(trim) => change::trim(&client, &trim).await,
-            Self::List(list) => show::list(&client.admin(), list.output.output).await,
+            Self::Create(create) => {
+                let new = change::new_topic(create)?;
+                change::create(&connection.connect().await?.admin(), new).await
+            }
+            Self::Alter(alter) => {
+                let changes = change::changes(&alter)?;
+                let client = connection.connect().await?;
+                change::alter(&client.admin(), &alter, changes).await
+            }
+            Self::Delete(delete) => {
+                change::delete(&connection.connect().await?.admin(), &delete).await
+            }
+            Self::Trim(trim) => change::trim(&connection.connect().await?, &trim).await,
+            Self::List(list) => {
+                show::list(&connection.connect().await?.admin(), list.output.output).await
+            }
             Self::Describe(topic) => {
+                let client = connection.connect().await?;
                 show::describe(&client, &topic.name, topic.output.output).await
             }
         }
