@@ -3,7 +3,7 @@
 //! *Pattern: request batch.* Records are encoded where they will be sent from: straight into the
 //! buffer of the batch, behind the space for its header. Nothing is allocated per record.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     header::{Attributes, BatchHeader, Codec, HEADER_BYTES},
@@ -164,7 +164,7 @@ impl BatchBuilder {
         // Wrapping, as the reader's addition: any two timestamps read back.
         let timestamp_delta = record.timestamp.0.wrapping_sub(base_timestamp.0);
         let body = body_bytes(timestamp_delta, delta, &record);
-        let length = i64::try_from(body).unwrap_or(i64::MAX);
+        let length = plain_length(body);
         let needed = body.saturating_add(varint_bytes(length));
         let start = if first {
             HEADER_BYTES
@@ -266,31 +266,35 @@ impl BatchBuilder {
         encoded.varint(timestamp_delta);
         encoded.varint(i64::from(delta));
         encoded.varint(nullable_length(record.key));
+        if let Some(key) = record.key {
+            self.buffer.extend_from_slice(encoded.as_bytes());
+            self.buffer.extend_from_slice(key);
+            encoded.clear();
+        }
+        encoded.varint(nullable_length(record.value));
         self.buffer.extend_from_slice(encoded.as_bytes());
         self.buffer
-            .extend_from_slice(record.key.unwrap_or_default());
-        self.put_nullable(record.value);
-        self.put_length(record.headers.len());
-        for (key, value) in record.headers {
-            self.put_length(key.len());
-            self.buffer.extend_from_slice(key.as_bytes());
-            self.put_nullable(*value);
+            .extend_from_slice(record.value.unwrap_or_default());
+        if record.headers.is_empty() {
+            self.buffer.put_u8(0);
+        } else {
+            self.encode_headers(record.headers);
         }
     }
 
-    #[inline]
-    fn put_length(&mut self, length: usize) {
+    fn encode_headers(&mut self, headers: &[(&str, Option<&[u8]>)]) {
         let mut encoded = Encoded::new();
-        encoded.varint(i64::try_from(length).unwrap_or(i64::MAX));
-        self.buffer.extend_from_slice(encoded.as_bytes());
-    }
-
-    #[inline]
-    fn put_nullable(&mut self, bytes: Option<&[u8]>) {
-        let mut encoded = Encoded::new();
-        encoded.varint(nullable_length(bytes));
-        self.buffer.extend_from_slice(encoded.as_bytes());
-        self.buffer.extend_from_slice(bytes.unwrap_or_default());
+        encoded.varint(plain_length(headers.len()));
+        for (key, value) in headers {
+            encoded.varint(plain_length(key.len()));
+            self.buffer.extend_from_slice(encoded.as_bytes());
+            self.buffer.extend_from_slice(key.as_bytes());
+            encoded.clear();
+            encoded.varint(nullable_length(*value));
+            self.buffer.extend_from_slice(encoded.as_bytes());
+            self.buffer.extend_from_slice(value.unwrap_or_default());
+            encoded.clear();
+        }
     }
 }
 
@@ -324,8 +328,13 @@ fn compress_behind_header(codec: Codec, raw: &[u8]) -> Result<Option<Vec<u8>>, B
 }
 
 #[inline]
+fn plain_length(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+#[inline]
 fn nullable_length(bytes: Option<&[u8]>) -> i64 {
-    bytes.map_or(-1, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX))
+    bytes.map_or(-1, |bytes| plain_length(bytes.len()))
 }
 
 #[inline]
@@ -341,9 +350,7 @@ fn body_bytes(timestamp_delta: i64, delta: i32, record: &NewRecord<'_>) -> usize
         .saturating_add(varint_bytes(i64::from(delta)))
         .saturating_add(nullable_bytes(record.key))
         .saturating_add(nullable_bytes(record.value))
-        .saturating_add(varint_bytes(
-            i64::try_from(record.headers.len()).unwrap_or(i64::MAX),
-        ));
+        .saturating_add(varint_bytes(plain_length(record.headers.len())));
     for (key, value) in record.headers {
         bytes = bytes
             .saturating_add(nullable_bytes(Some(key.as_bytes())))

@@ -69,6 +69,12 @@ impl Encoded {
         self.byte(low);
     }
 
+    /// Starts again.
+    #[inline]
+    pub(super) const fn clear(&mut self) {
+        self.length = 0;
+    }
+
     /// What was encoded.
     #[inline]
     pub(super) fn as_bytes(&self) -> &[u8] {
