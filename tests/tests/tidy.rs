@@ -301,6 +301,28 @@ fn every_dependency_has_a_reason() {
     report(wrong);
 }
 
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let mut wrong = Vec::new();
+    walk(&root(), &mut |path| {
+        if path.extension().is_none_or(|extension| extension != "md") {
+            return;
+        }
+        let text = fs::read_to_string(path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            for target in line.split("](").skip(1) {
+                let target = target.split([')', '#']).next().unwrap_or_default();
+                let elsewhere = target.is_empty() || target.contains("://");
+                if !elsewhere && !path.parent().unwrap().join(target).exists() {
+                    let page = path.strip_prefix(root()).unwrap().display();
+                    wrong.push(format!("{page}:{}: no {target}", number + 1));
+                }
+            }
+        }
+    });
+    report(wrong);
+}
+
 struct SourceFile {
     path: PathBuf,
     text: String,
