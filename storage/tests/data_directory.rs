@@ -281,7 +281,7 @@ fn partitions_are_found_and_set_aside_and_purged() {
 
     let (directory, found) = open(path.path());
     assert_eq!(found.partitions, []);
-    assert_eq!(found.doomed, [retired.clone()]);
+    assert_eq!(found.doomed, std::slice::from_ref(&retired));
     assert_eq!(found.stray, [stray]);
     directory.purge(&retired).unwrap();
     directory.purge(&retired).unwrap();

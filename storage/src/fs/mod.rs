@@ -18,6 +18,7 @@ mod error;
 mod host;
 pub mod mapped;
 pub mod pwrite;
+pub mod simulated;
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
