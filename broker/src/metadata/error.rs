@@ -15,8 +15,8 @@ pub enum MetadataError {
     Storage(#[from] StorageError),
     /// What is there is not what was written.
     #[error(
-        "the metadata log is damaged: {file} at offset {offset}: {reason}; restore the data directory \
-         from a backup, nothing in it has been changed"
+        "the metadata log is damaged: {file} at offset {offset}: {reason}; restore the data \
+         directory from a backup, nothing in it has been changed"
     )]
     Damaged {
         /// The segment.
@@ -38,8 +38,8 @@ pub enum MetadataError {
     },
     /// There is no metadata, but there is data.
     #[error(
-        "the metadata log {directory} is missing or empty, but the data directory holds partitions: \
-         restore it from a backup, or start with an empty data directory"
+        "the metadata log {directory} is missing or empty, but the data directory holds \
+         partitions: restore it from a backup, or start with an empty data directory"
     )]
     Missing {
         /// Where it should be.

@@ -1,8 +1,8 @@
 //! The metadata log of this broker: the driver around `strandline_core::metadata`.
 //!
 //! *Patterns: consistent core, state watch.* A quorum of one for now: the broker opens
-//! `__cluster_metadata-0`, replays it into an [`Image`], and from then on proposes changes to itself.
-//! A reply is given only once what it tells is durable and published.
+//! `__cluster_metadata-0`, replays it into an [`Image`], and from then on proposes changes to
+//! itself. A reply is given only once what it tells is durable and published.
 //!
 //! **Never** decides: that is [`Controller::decide`]'s.
 //!
@@ -117,8 +117,8 @@ impl MetadataLog {
         })
     }
 
-    /// Makes this start of the broker known, and returns its epoch. Every partition that it leads has
-    /// a new leader epoch afterwards.
+    /// Makes this start of the broker known, and returns its epoch. Every partition that it leads
+    /// has a new leader epoch afterwards.
     ///
     /// # Errors
     /// As [`MetadataLog::propose`].
