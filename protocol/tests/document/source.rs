@@ -55,7 +55,7 @@ impl Source {
                 continue;
             }
             if let Some(item) = &mut open {
-                if let Some(member) = member(item.is_enum, trimmed, &doc, &attributes) {
+                if let Some(member) = member(item, trimmed, &doc, &attributes) {
                     item.members.push(member);
                 }
             } else {
@@ -105,8 +105,8 @@ fn start(line: &str, doc: &str) -> Option<Item> {
     })
 }
 
-fn member(is_enum: bool, line: &str, doc: &str, attributes: &str) -> Option<Member> {
-    let (name, kind) = if is_enum {
+fn member(item: &Item, line: &str, doc: &str, attributes: &str) -> Option<Member> {
+    let (name, kind) = if item.is_enum {
         let line = line.strip_suffix(',')?;
         let line = line.split_once(" = ").map_or(line, |(name, _)| name);
         let parts = line.strip_suffix(')').and_then(|line| line.split_once('('));
