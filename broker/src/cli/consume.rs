@@ -3,11 +3,12 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
 };
 
 use clap::Args;
-use strandline_client::{ConsumerOptions, Records, StartAt};
+use strandline_client::{ClientError, Consumer, ConsumerOptions, Records, StartAt};
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     connection::{ConnectionArguments, check_partition, describe},
@@ -24,7 +25,8 @@ Examples:
   strandline consume logs --from 2026-11-23T08:00:00Z --format '%T %p@%o %k: %v'
 
 Format: %t topic, %p partition, %o offset, %T time, %h headers, %k key, %v value, %% a percent sign;
-\\n \\t \\r \\0 \\\\ are escapes. A newline follows each record unless the format ends in \\n or \\0.";
+\\n \\t \\r \\0 \\\\ are escapes. A newline follows each record unless the format ends in \\n
+or \\0.";
 
 /// Print the records of a topic, those that are there and those that come.
 ///
@@ -77,14 +79,15 @@ impl ConsumeArguments {
         }
         let mut sink = Sink::open()?;
         let mut left = self.max_messages.unwrap_or(u64::MAX);
+        let mut reader = Reader::of_stdout();
         while left > 0 {
-            let records = if self.exit_at_end {
-                match consumer.poll_to_end().await? {
-                    Some(records) => records,
-                    None => break,
-                }
-            } else {
-                consumer.poll().await?
+            let polled = tokio::select! {
+                biased;
+                polled = self.poll(&mut consumer) => polled?,
+                () = reader.gone() => return Err(CommandError::closed_pipe()),
+            };
+            let Some(records) = polled else {
+                break;
             };
             let written = self.write(&records, &mut left, &mut sink);
             // What is readable before a damaged record is printed first.
@@ -92,6 +95,14 @@ impl ConsumeArguments {
             written?;
         }
         Ok(())
+    }
+
+    async fn poll(&self, consumer: &mut Consumer) -> Result<Option<Records>, ClientError> {
+        if self.exit_at_end {
+            consumer.poll_to_end().await
+        } else {
+            consumer.poll().await.map(Some)
+        }
     }
 
     fn write(
@@ -154,5 +165,24 @@ impl Sink {
         let written = self.out.write_all(&self.gathered);
         self.gathered.clear();
         written.map_err(|error| CommandError::io("standard output", &error))
+    }
+}
+
+/// Whoever reads standard output, if that can be watched: a pipe, but not a file.
+struct Reader(Option<AsyncFd<OwnedFd>>);
+
+impl Reader {
+    fn of_stdout() -> Self {
+        let descriptor = io::stdout().as_fd().try_clone_to_owned().ok();
+        let watch = |it| AsyncFd::with_interest(it, Interest::ERROR).ok();
+        Self(descriptor.and_then(watch))
+    }
+
+    /// Returns once nobody reads any more, so that a quiet topic does not keep the command alive.
+    async fn gone(&mut self) {
+        match &self.0 {
+            Some(pipe) if pipe.ready(Interest::ERROR).await.is_ok() => {}
+            _ => std::future::pending().await,
+        }
     }
 }

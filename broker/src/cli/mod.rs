@@ -1,7 +1,7 @@
 //! The command line: one binary, every command.
 //!
-//! **Owns** what a person types and reads: flags, help, tables, progress, errors and exit codes. One
-//! file per command; what several share lies beside them.
+//! **Owns** what a person types and reads: flags, help, tables, progress, errors and exit codes.
+//! One file per command; what several share lies beside them.
 //!
 //! **Never** reaches into a broker: commands speak to it through the public client, as any
 //! application does. Only `log` opens files, and those of a broker that is stopped.

@@ -26,8 +26,8 @@ pub struct OutputArguments {
     pub output: OutputFormat,
 }
 
-/// Rows under named columns. A column whose name ends in `#` holds numbers and is aligned right; the
-/// mark is not printed.
+/// Rows under named columns. A column whose name ends in `#` holds numbers and is aligned right;
+/// the mark is not printed.
 pub struct Rows {
     table: Table,
 }

@@ -6,14 +6,18 @@ use std::{fmt::Write as _, path::Path};
 
 use clap::{Arg, Command};
 
+const HEAD: &str = "\
+# The command line
+
+Generated from the commands themselves: `UPDATE=1 cargo test -p strandline-broker cli_page`.
+
+Every command takes `--bootstrap HOST:PORT[,..]` (default `127.0.0.1:9290`; the variable
+`STRANDLINE_BOOTSTRAP` sets it too) and `--help`. Errors are one line on standard error, with a
+hint; exit codes are 0 for success, 1 for failure, 2 for wrong use.
+";
+
 fn page() -> String {
-    let mut page = String::from(
-        "# The command line\n\n\
-         Generated from the commands themselves: `UPDATE=1 cargo test -p strandline-broker cli_page`.\n\n\
-         Every command takes `--bootstrap HOST:PORT[,..]` (default `127.0.0.1:9290`) and `--help`. Errors \
-         are one line\non standard error, with a hint; exit codes are 0 for success, 1 for failure, 2 for \
-         wrong use.\n",
-    );
+    let mut page = String::from(HEAD);
     let mut root = super::command();
     root.build();
     for command in root.get_subcommands() {

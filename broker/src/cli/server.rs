@@ -14,8 +14,8 @@ Examples:
   strandline server --listen 0.0.0.0:9290 --advertise broker1.example:9290
   strandline server --config strandline.toml --print-config
 
-Settings come from the built-in defaults, the file of --config, variables STRANDLINE_* and flags; the
-later one wins. The process stops in order on SIGTERM and SIGINT.";
+Settings come from the built-in defaults, the file of --config, variables STRANDLINE_* and flags;
+the later one wins. The process stops in order on SIGTERM and SIGINT.";
 
 /// When a broker may acknowledge a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,8 +37,8 @@ impl FlushFlag {
 
 /// Start a broker.
 ///
-/// Needs nothing configured: data in ./strandline-data, clients on 127.0.0.1:9290, HTTP with /metrics,
-/// /healthz and /readyz on 127.0.0.1:9291.
+/// Needs nothing configured: data in ./strandline-data, clients on 127.0.0.1:9290, HTTP with
+/// /metrics, /healthz and /readyz on 127.0.0.1:9291.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ServerArguments {

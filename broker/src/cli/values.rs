@@ -55,7 +55,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| "expected a duration such as 5ms, 1s or 0".to_owned())
 }
 
-/// Reads the text that separates keys from values; `\t` and the like stand for what cannot be typed.
+/// Reads the text that separates keys from values; `\t` and the like stand for what cannot be
+/// typed.
 ///
 /// # Errors
 /// What is expected, for whoever typed it.

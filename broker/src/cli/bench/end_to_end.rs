@@ -207,7 +207,8 @@ impl Run {
         }
     }
 
-    /// Waits for all of them; how long the measured part took, and what CPU time it cost the broker.
+    /// Waits for all of them; how long the measured part took, and what CPU time it cost the
+    /// broker.
     async fn finish(
         &self,
         mut tasks: Tasks,

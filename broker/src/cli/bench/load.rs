@@ -157,8 +157,8 @@ impl Schedule {
     }
 }
 
-/// Asks the kernel not to lengthen the sleeps of this thread to save wake-ups, which it does by 50 µs
-/// otherwise. Where that cannot be set, the figures include it.
+/// Asks the kernel not to lengthen the sleeps of this thread to save wake-ups, which it does by
+/// 50 µs otherwise. Where that cannot be set, the figures include it.
 pub fn sleep_exactly() {
     let thread = fs::read_link("/proc/thread-self").ok();
     let id = thread.as_deref().and_then(std::path::Path::file_name);

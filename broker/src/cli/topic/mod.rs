@@ -30,7 +30,7 @@ pub enum TopicCommand {
 #[command(after_help = "\
 Examples:
   strandline topic create logs
-  strandline topic create orders --partitions 8 --config retention.ms=604800000 --config flush=async")]
+  strandline topic create orders --partitions 8 --config retention.ms=86400000 --config flush=async")]
 pub struct CreateArguments {
     /// Its name: letters, digits, '.', '_' and '-', at most 249 of them.
     #[arg(value_name = "NAME", value_parser = topic_name)]
@@ -73,8 +73,8 @@ pub struct DeleteArguments {
 
 /// Change the configuration of a topic while it is in use, or add partitions.
 ///
-/// All settings change together or none does. With more partitions, keys map to other partitions than
-/// before.
+/// All settings change together or none does. With more partitions, keys map to other partitions
+/// than before.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

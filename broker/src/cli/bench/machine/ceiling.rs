@@ -114,8 +114,8 @@ fn take(in_flight: &mut VecDeque<Instant>, latency: &mut Histogram<u64>) {
     }
 }
 
-/// Receives, checks, stores and acknowledges until the other side closes; the CPU time it took after
-/// the warm-up.
+/// Receives, checks, stores and acknowledges until the other side closes; the CPU time it took
+/// after the warm-up.
 fn serve(mut stream: TcpStream, store: Store, directory: &Path) -> io::Result<Duration> {
     let mut segments = Segments::new(store, directory);
     let mut header = [0_u8; 4];

@@ -31,8 +31,9 @@ const PREWARM_BYTES_MAX: u64 = 3 << 30;
 
 /// Measure memory, checksums, loopback, disk, and the ceiling of a log broker on this machine.
 ///
-/// The ceiling is the least that any log broker does: receive a frame, check its CRC, append it to an
-/// allocated segment, acknowledge it. Takes about half a minute and writes up to 1 GB to --data.
+/// The ceiling is the least that any log broker does: receive a frame, check its CRC, append it
+/// to an allocated segment, acknowledge it. Takes about half a minute and writes up to 1 GB to
+/// --data.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -17,8 +17,8 @@ const ROUND_TRIPS: u32 = 20_000;
 const ROUND_TRIPS_WARM: u32 = 2_000;
 const MESSAGE_BYTES: usize = 32;
 
-/// Measures the congestion control that the machine has by default, and `cubic` beside it where that
-/// is another one: it decides on loopback more than the size of the writes does.
+/// Measures the congestion control that the machine has by default, and `cubic` beside it where
+/// that is another one: it decides on loopback more than the size of the writes does.
 ///
 /// # Errors
 /// If no loopback connection can be made.
