@@ -63,6 +63,12 @@ pub enum StorageError {
         /// What it was opened as.
         expected: String,
     },
+    /// What was asked for makes no sense here; nothing has changed.
+    #[error("{reason}")]
+    Refused {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl StorageError {

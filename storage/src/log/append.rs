@@ -4,9 +4,21 @@
 //!
 //! Every check comes before the first byte is written, so a refused batch leaves no trace.
 
-use strandline_protocol::{LeaderEpoch, Offset, Timestamp};
+use std::path::Path;
 
-use super::{Log, errors::AppendError};
+use strandline_protocol::{
+    LeaderEpoch, Offset, Timestamp,
+    batch::{BatchHeader, BatchView, HEADER_BYTES, TimestampType, split_batches},
+};
+
+use super::{
+    Log,
+    active::Incoming,
+    errors::AppendError,
+    producers::{BatchMark, Decision},
+    units::to_u64,
+};
+use crate::error::StorageError;
 
 /// What became of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,33 +51,206 @@ impl Log {
         leader_epoch: LeaderEpoch,
         now: Timestamp,
     ) -> Result<Appended, AppendError> {
-        let _ = (batch, leader_epoch, now);
-        todo!()
+        self.check_online()?;
+        let view = BatchView::exactly(batch)?;
+        view.check_produced()?;
+        self.check_bounds(&view, now)?;
+        view.check_crc()?;
+        self.check_epoch(leader_epoch)?;
+        if let Decision::Duplicate(mark) = self.producers.decide(view.header())? {
+            return Ok(self.duplicate(&mark));
+        }
+        let header = self.stamped(&view, leader_epoch, now);
+        self.begin_epoch(leader_epoch)?;
+        self.place(&header, view.stored_records(), now)?;
+        Ok(Appended {
+            base_offset: header.base_offset(),
+            end_offset: self.end,
+            duplicate: false,
+            log_append_time: self.log_append_time(header.max_timestamp()),
+        })
     }
 
     /// Appends batches that a leader has placed already, exactly as they are: each must begin where
     /// the one before ended, the first at [`Log::end`], and epochs must neither decrease nor exceed
-    /// `leader_epoch`. All or none of them are appended.
+    /// `leader_epoch`. Nothing is appended unless all of them are good.
     ///
     /// # Errors
-    /// As [`Log::append`].
+    /// As [`Log::append`]. If the disk is full, the first of them may be in the log: [`Log::end`]
+    /// tells.
     pub fn append_replicated(
         &mut self,
         batches: &[u8],
         leader_epoch: LeaderEpoch,
         now: Timestamp,
     ) -> Result<Appended, AppendError> {
-        let _ = (batches, leader_epoch, now);
-        todo!()
+        self.check_online()?;
+        let base_offset = self.end;
+        self.check_replicated(batches, leader_epoch)?;
+        for batch in split_batches(batches) {
+            let view = batch?;
+            self.begin_epoch(view.header().leader_epoch())?;
+            self.place(view.header(), view.stored_records(), now)?;
+        }
+        Ok(Appended {
+            base_offset,
+            end_offset: self.end,
+            duplicate: false,
+            log_append_time: None,
+        })
     }
 
-    /// Closes the active segment if it has taken records for longer than `segment.ms`, or has
-    /// outgrown `segment.bytes`. Returns whether it did.
-    ///
-    /// # Errors
-    /// As [`Log::append`].
-    pub fn roll_if_due(&mut self, now: Timestamp) -> Result<bool, AppendError> {
-        let _ = now;
-        todo!()
+    /// Size and time of what a client sent, against the topic's configuration.
+    fn check_bounds(&self, view: &BatchView<'_>, now: Timestamp) -> Result<(), AppendError> {
+        let (bytes, bytes_max) = (view.bytes().len(), self.config.max_message_bytes);
+        if bytes > bytes_max {
+            return Err(AppendError::TooLarge { bytes, bytes_max });
+        }
+        if self.config.timestamp_type == TimestampType::LogAppendTime {
+            return Ok(());
+        }
+        let (base, max) = (view.header().base_timestamp(), view.header().max_timestamp());
+        let behind = now.0.saturating_sub(base.0);
+        let ahead = max.0.saturating_sub(now.0);
+        // Records without a time (-1) are as old as they like.
+        let timestamp = if base.0 >= 0 && behind > self.config.timestamp_before_max_ms {
+            base
+        } else if ahead > self.config.timestamp_after_max_ms {
+            max
+        } else {
+            return Ok(());
+        };
+        Err(AppendError::Timestamp { timestamp, now })
     }
+
+    fn check_epoch(&self, epoch: LeaderEpoch) -> Result<(), AppendError> {
+        match self.epochs.latest() {
+            Some(current) if epoch < current => Err(AppendError::LeaderEpoch { epoch, current }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every batch that a leader sent, before the first one is appended.
+    fn check_replicated(
+        &self,
+        batches: &[u8],
+        leader_epoch: LeaderEpoch,
+    ) -> Result<(), AppendError> {
+        let mut end = self.end;
+        let mut current = self.epochs.latest().unwrap_or(LeaderEpoch::NONE);
+        for batch in split_batches(batches) {
+            let view = batch?;
+            view.check_crc()?;
+            let header = view.header();
+            let (base_offset, epoch) = (header.base_offset(), header.leader_epoch());
+            if base_offset != end || header.last_offset_delta() < 0 {
+                let log_end = end;
+                return Err(AppendError::NotAtLogEnd { base_offset, log_end });
+            }
+            if epoch < current {
+                return Err(AppendError::LeaderEpoch { epoch, current });
+            }
+            if epoch > leader_epoch {
+                let current = leader_epoch;
+                return Err(AppendError::LeaderEpoch { epoch, current });
+            }
+            (end, current) = (header.end_offset(), epoch);
+        }
+        Ok(())
+    }
+
+    fn duplicate(&self, mark: &BatchMark) -> Appended {
+        Appended {
+            base_offset: mark.base_offset(),
+            end_offset: mark.last_offset.plus(1),
+            duplicate: true,
+            log_append_time: self.log_append_time(mark.timestamp),
+        }
+    }
+
+    fn log_append_time(&self, max_timestamp: Timestamp) -> Option<Timestamp> {
+        (self.config.timestamp_type == TimestampType::LogAppendTime).then_some(max_timestamp)
+    }
+
+    /// The header as it goes to disk.
+    fn stamped(&self, view: &BatchView<'_>, epoch: LeaderEpoch, now: Timestamp) -> BatchHeader {
+        let header = view.header().with_position(self.end, epoch);
+        match self.config.timestamp_type {
+            TimestampType::CreateTime => header,
+            TimestampType::LogAppendTime => {
+                let attributes = header.attributes();
+                header
+                    .with_attributes(attributes.with_timestamp_type(TimestampType::LogAppendTime))
+                    .with_timestamps(header.base_timestamp(), now)
+                    .with_crc(view.stored_records())
+            }
+        }
+    }
+
+    /// Makes (epoch, log end) durable before the first batch of an epoch: otherwise a leader that
+    /// loses its tail could give one epoch and offset to other bytes.
+    fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), AppendError> {
+        if self.epochs.latest().is_some_and(|latest| latest >= epoch) {
+            return Ok(());
+        }
+        let mut epochs = self.epochs.clone();
+        epochs.assign(epoch, self.end);
+        self.create_directory()
+            .and_then(|()| self.store_state(&epochs, self.start))
+            .map_err(|error| self.failed(error))?;
+        self.epochs = epochs;
+        Ok(())
+    }
+
+    /// Writes a batch whose header says where it goes. Publishes it last: nothing fails after it.
+    fn place(
+        &mut self,
+        header: &BatchHeader,
+        records: &[u8],
+        now: Timestamp,
+    ) -> Result<(), AppendError> {
+        let bytes = to_u64(HEADER_BYTES.saturating_add(records.len()));
+        let incoming = Incoming {
+            bytes,
+            last_offset: header.last_offset(),
+            max_timestamp: header.max_timestamp(),
+        };
+        self.make_room(&incoming, now)?;
+        let active = self.active.as_mut().ok_or_else(|| no_segment(&self.directory))?;
+        if active.size == 0 {
+            active.opened_at = now;
+        }
+        if let Err(error) = active.write(header, records) {
+            return Err(self.failed(error).into());
+        }
+        active.hint_writeback(self.config.writeback_bytes);
+        self.producers.note(header, now);
+        self.end = header.end_offset();
+        self.progress.is_dirty = true;
+        self.progress.bytes_since_checkpoint =
+            self.progress.bytes_since_checkpoint.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// Room for the batch in the active segment, which may be a new one.
+    fn make_room(&mut self, incoming: &Incoming, now: Timestamp) -> Result<(), StorageError> {
+        let is_full = self
+            .active
+            .as_ref()
+            .is_none_or(|active| active.is_full_for(incoming, &self.config));
+        if is_full {
+            return self.roll(incoming.bytes, now);
+        }
+        let Some(active) = self.active.as_ref() else {
+            return Ok(());
+        };
+        match active.make_room(incoming.bytes, &self.config) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+}
+
+fn no_segment(directory: &Path) -> StorageError {
+    StorageError::damaged(directory, "there is no active segment: restart the broker")
 }

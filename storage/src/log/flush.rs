@@ -3,23 +3,33 @@
 //! *Pattern: write-ahead log.* The durable offset advances over contiguous synced bytes only, to the
 //! end that was published before the sync began.
 
-use strandline_protocol::{Offset, Timestamp};
+use std::sync::Arc;
+
+use strandline_protocol::Offset;
 
 use super::Log;
-use crate::error::StorageError;
+use crate::{
+    error::StorageError,
+    fs::{File, FsError},
+};
 
 /// Makes durable what was published when the job was made. Runs without the lock, on any thread.
 #[derive(Debug)]
 #[must_use = "nothing becomes durable until it runs"]
 pub struct FlushJob {
+    /// Oldest first; all that hold anything that may not be durable.
+    files: Vec<Arc<dyn File>>,
     end: Offset,
+    cuts: u64,
 }
 
 /// What became of a [`FlushJob`]; give it back to [`Log::flushed`].
 #[derive(Debug)]
 #[must_use = "the log has to know"]
 pub struct FlushOutcome {
+    result: Result<(), FsError>,
     end: Offset,
+    cuts: u64,
 }
 
 impl FlushJob {
@@ -31,32 +41,19 @@ impl FlushJob {
 
     /// Syncs. Blocks for as long as the disk takes.
     pub fn run(self) -> FlushOutcome {
-        FlushOutcome { end: self.end }
+        FlushOutcome {
+            result: self.files.iter().try_for_each(|file| file.sync()),
+            end: self.end,
+            cuts: self.cuts,
+        }
     }
 }
 
-/// Writes down what makes the next start quick: the active index, the producers. Runs without the
-/// lock, on any thread; one at a time per log.
-#[derive(Debug)]
-#[must_use = "nothing is written until it runs"]
-pub struct CheckpointJob {
-    recovery_point: Offset,
-}
-
-impl CheckpointJob {
-    /// Writes, and returns the recovery point: what to put into the directory's checkpoint.
-    ///
-    /// # Errors
-    /// If the disk fails. If it is only full ([`StorageError::is_full`]), nothing is lost but time
-    /// at the next start, and [`CheckpointJob::recovery_point`] holds all the same.
-    pub fn run(self) -> Result<Offset, StorageError> {
-        Ok(self.recovery_point)
-    }
-
-    /// The recovery point: everything below it was synced before the job was made.
+impl FlushOutcome {
+    /// Why the sync failed, if it did.
     #[must_use]
-    pub const fn recovery_point(&self) -> Offset {
-        self.recovery_point
+    pub fn error(&self) -> Option<&FsError> {
+        self.result.as_ref().err()
     }
 }
 
@@ -66,7 +63,17 @@ impl Log {
     /// once, but one at a time is quicker.
     #[must_use = "nothing becomes durable until it runs"]
     pub fn flush_job(&mut self) -> Option<FlushJob> {
-        todo!()
+        if self.durable >= self.end || self.check_online().is_err() {
+            return None;
+        }
+        let sealed = self.sealed.iter().filter(|segment| segment.needs_sync);
+        let active = self.active.iter().map(|active| &active.file);
+        let files = sealed.map(|segment| &segment.file).chain(active);
+        Some(FlushJob {
+            files: files.cloned().collect(),
+            end: self.end,
+            cuts: self.progress.cuts,
+        })
     }
 
     /// Takes in what became of a job, and returns [`Log::durable`].
@@ -74,8 +81,22 @@ impl Log {
     /// # Errors
     /// If the sync failed: the log then refuses everything, and the data directory must go offline.
     pub fn flushed(&mut self, outcome: FlushOutcome) -> Result<Offset, StorageError> {
-        let _ = outcome;
-        todo!()
+        self.check_online()?;
+        if let Err(error) = outcome.result {
+            // Whatever the reason: what was written since the last good sync may be lost.
+            self.take_offline();
+            return Err(error.into());
+        }
+        // A job that began before the log was cut says nothing about what stands there now.
+        if outcome.cuts == self.progress.cuts && outcome.end > self.durable {
+            self.durable = outcome.end;
+            for segment in &mut self.sealed {
+                if segment.end <= outcome.end {
+                    segment.needs_sync = false;
+                }
+            }
+        }
+        Ok(self.durable)
     }
 
     /// Makes everything durable before it returns.
@@ -83,35 +104,12 @@ impl Log {
     /// # Errors
     /// As [`Log::flushed`].
     pub fn flush(&mut self) -> Result<Offset, StorageError> {
-        if let Some(job) = self.flush_job() {
-            self.flushed(job.run())
-        } else {
-            Ok(self.durable())
+        match self.flush_job() {
+            Some(job) => {
+                let outcome = job.run();
+                self.flushed(outcome)
+            }
+            None => self.check_online().map(|()| self.durable),
         }
-    }
-
-    /// The job to be run at most a second after new data was synced; none if the recovery point is
-    /// where it was. Cheap: index and producers are written only every few megabytes.
-    #[must_use = "nothing is written until it runs"]
-    pub fn checkpoint_job(&mut self, now: Timestamp) -> Option<CheckpointJob> {
-        let _ = now;
-        todo!()
-    }
-
-    /// What a recovery may take for granted after a crash: everything below was synced.
-    #[must_use]
-    pub fn recovery_point(&self) -> Offset {
-        self.durable()
-    }
-
-    /// Makes everything durable, writes indexes and snapshot, cuts unused allocation, and gives the
-    /// log up. Returns the recovery point, which is the log end. No [`FlushJob`] or [`CheckpointJob`]
-    /// may be running.
-    ///
-    /// # Errors
-    /// If the disk fails: the directory was then not closed cleanly.
-    pub fn close(self, now: Timestamp) -> Result<Offset, StorageError> {
-        let _ = now;
-        todo!()
     }
 }

@@ -22,32 +22,99 @@
 //!   producers.state                  producers with their windows of five; CRC-protected, wins
 //! ```
 
+mod active;
 mod append;
+mod checkpoint;
 mod config;
+mod epochs;
 mod errors;
 mod flush;
+mod indexes;
+mod listing;
+mod offset_index;
+mod partition_state;
+mod place;
+mod producer_snapshot;
+mod producers;
 mod read;
 mod recovery;
 mod retention;
+mod roll;
+mod scan;
+mod segment;
+mod state_file;
+mod time_index;
+mod time_lookup;
+mod truncate;
+mod units;
+mod verified;
+mod walk;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use strandline_protocol::{LeaderEpoch, Offset, Timestamp, TopicId};
+
+use self::{active::Active, epochs::Epochs, producers::Producers, segment::Segment};
+use crate::{
+    error::StorageError,
+    fs::{File, FileSystem, FsError},
+};
 
 pub use append::Appended;
 pub use config::LogConfig;
 pub use errors::{AppendError, ReadError};
-pub use flush::{CheckpointJob, FlushJob, FlushOutcome};
-pub use read::{ColdRange, Fetched, TimestampedOffset};
+pub use checkpoint::CheckpointJob;
+pub use flush::{FlushJob, FlushOutcome};
+pub use read::{ColdRange, Fetched};
 pub use recovery::{RecoveryHint, RecoveryReport, Shutdown};
 pub use retention::Removed;
+pub use time_lookup::TimestampedOffset;
 
 /// One partition's log. See the module.
 #[derive(Debug)]
 pub struct Log {
+    files: Arc<dyn FileSystem>,
     directory: PathBuf,
     topic_id: TopicId,
     config: LogConfig,
+    /// Closed segments, oldest first; each ends where the next, or the active one, begins.
+    sealed: VecDeque<Segment>,
+    /// None until the first append.
+    active: Option<Active>,
+    start: Offset,
+    end: Offset,
+    durable: Offset,
+    epochs: Epochs,
+    producers: Producers,
+    health: Health,
+    progress: Progress,
+}
+
+/// Whether the disk can still be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Online,
+    /// A write or a sync failed: what is on disk is not known.
+    Failed,
+}
+
+/// What has happened since something was last written down.
+#[derive(Debug, Default)]
+struct Progress {
+    /// How often the log has been cut; a sync that began before says nothing about it now.
+    cuts: u64,
+    /// Bytes appended since the indexes and producers were last written.
+    bytes_since_checkpoint: u64,
+    /// The recovery point that was last handed out.
+    checkpointed: Offset,
+    /// Whether there is anything that closing must write.
+    is_dirty: bool,
+    /// Index and snapshot files of closed segments that the next checkpoint makes durable.
+    unsynced: Vec<Arc<dyn File>>,
 }
 
 impl Log {
@@ -76,38 +143,43 @@ impl Log {
 
     /// The log start offset: the first that can be read.
     #[must_use]
-    pub fn start(&self) -> Offset {
-        todo!()
+    pub const fn start(&self) -> Offset {
+        self.start
     }
 
     /// The log end offset: that of the next record (exclusive end of what is published).
     #[must_use]
-    pub fn end(&self) -> Offset {
-        todo!()
+    pub const fn end(&self) -> Offset {
+        self.end
     }
 
     /// The end (exclusive) of what a power cut leaves. Never above [`Log::end`].
     #[must_use]
-    pub fn durable(&self) -> Offset {
-        todo!()
+    pub const fn durable(&self) -> Offset {
+        self.durable
     }
 
     /// How many segments there are.
     #[must_use]
     pub fn segments(&self) -> usize {
-        todo!()
+        self.sealed
+            .len()
+            .saturating_add(usize::from(self.active.is_some()))
     }
 
     /// How many bytes of batches there are.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        todo!()
+        let active = self.active.as_ref().map_or(0, |active| active.size);
+        self.sealed
+            .iter()
+            .fold(active, |sum, segment| sum.saturating_add(segment.size))
     }
 
     /// The newest leader epoch that has written; none for a log that never held a batch.
     #[must_use]
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
-        todo!()
+        self.epochs.latest()
     }
 
     /// Where `epoch` ends, to tell a follower where it diverges (Kafka's `endOffsetFor`): the
@@ -117,20 +189,61 @@ impl Log {
     /// the start of the first known one.
     #[must_use]
     pub fn end_offset_for(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        let _ = epoch;
-        todo!()
+        self.epochs.end_offset_for(epoch, self.end)
     }
 
     /// The epoch of the leader that appended the batch with `offset`.
     #[must_use]
     pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
-        let _ = offset;
-        todo!()
+        self.epochs.at(offset)
     }
 
-    /// The largest timestamp of any record, and an offset that has it; none if the log is empty.
+    /// How many producers are remembered.
     #[must_use]
-    pub fn max_timestamp(&self) -> Option<(Timestamp, Offset)> {
-        todo!()
+    pub fn producers(&self) -> usize {
+        self.producers.len()
+    }
+
+    /// Whether a failed write or sync has taken the log out of service.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.health == Health::Failed
+    }
+
+    fn check_online(&self) -> Result<(), StorageError> {
+        match self.health {
+            Health::Online => Ok(()),
+            Health::Failed => Err(StorageError::Offline {
+                path: self.directory.clone(),
+            }),
+        }
+    }
+
+    fn take_offline(&mut self) {
+        self.health = Health::Failed;
+    }
+
+    /// Takes the log out of service, unless only space is missing.
+    fn failed(&mut self, error: impl Into<StorageError>) -> StorageError {
+        let error = error.into();
+        if !error.is_full() {
+            self.take_offline();
+        }
+        error
+    }
+
+    /// The first offset that a file holds.
+    fn oldest_base(&self) -> Option<Offset> {
+        let active = self.active.as_ref().map(|active| active.base);
+        self.sealed.front().map(|segment| segment.base).or(active)
+    }
+}
+
+/// Removes a file that may be gone already.
+fn remove_if_there(files: &dyn FileSystem, path: &Path) -> Result<bool, FsError> {
+    match files.remove(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -1,12 +1,29 @@
 //! Reading: whole batches as views of the file, and what must be checked before they are served.
+//!
+//! Where a read begins and ends is found by the index and a few headers; batches in between are not
+//! touched. What is not known to be good is checked by [`Fetched::check`], without the log's lock.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use strandline_protocol::{LeaderEpoch, Offset, Timestamp};
+use strandline_protocol::{
+    Offset,
+    batch::{BatchError, BatchView},
+};
 
-use super::{Log, errors::ReadError};
-use crate::error::StorageError;
+use super::{
+    Log,
+    epochs::EpochEntry,
+    errors::ReadError,
+    place::{Place, Stop},
+    units::to_u64,
+    verified::Verified,
+};
+use crate::{error::StorageError, fs::File};
+
+/// From how far behind the log's end on a read of what this process appended is not even asked
+/// whether it is in memory.
+const TAIL_BYTES: u64 = 32 << 20;
 
 /// Whole batches of one segment, as they are in the file.
 #[derive(Clone, Debug)]
@@ -17,13 +34,31 @@ pub struct Fetched {
     pub base_offset: Offset,
     /// The offset behind the last record in `bytes`: where to read on.
     pub end_offset: Offset,
+    check: Option<Check>,
+}
+
+/// What the batches are held against.
+#[derive(Clone, Debug)]
+struct Check {
+    verified: Arc<Verified>,
+    range: Range<u64>,
+    epochs: Vec<EpochEntry>,
 }
 
 impl Fetched {
+    const fn empty(at: Offset) -> Self {
+        Self {
+            bytes: Bytes::new(),
+            base_offset: at,
+            end_offset: at,
+            check: None,
+        }
+    }
+
     /// Whether [`Fetched::check`] has anything to do.
     #[must_use]
-    pub fn needs_check(&self) -> bool {
-        todo!()
+    pub const fn needs_check(&self) -> bool {
+        self.check.is_some()
     }
 
     /// Makes sure that the batches are what was once appended: CRC, and for what it does not cover,
@@ -34,13 +69,73 @@ impl Fetched {
     /// [`ReadError::Corrupt`] names the first bad batch. The good ones before it can be had by
     /// reading up to it: [`Log::read`] with that offset as `end`.
     pub fn check(&self) -> Result<(), ReadError> {
-        todo!()
+        let Some(check) = &self.check else {
+            return Ok(());
+        };
+        let mut expected = self.base_offset;
+        let mut rest = self.bytes.as_ref();
+        while !rest.is_empty() {
+            match check.batch(rest, expected) {
+                Ok(batch) => {
+                    expected = batch.header().end_offset();
+                    rest = rest.get(batch.bytes().len()..).unwrap_or_default();
+                }
+                Err(error) => {
+                    return Err(ReadError::Corrupt {
+                        offset: expected,
+                        next_good: self.next_good(check, rest, expected),
+                        reason: error.to_string(),
+                    });
+                }
+            }
+        }
+        check.verified.add(check.range.clone());
+        Ok(())
+    }
+
+    /// The first batch behind the damage at the front of `rest`, if its length can be believed;
+    /// else the end of what was read.
+    fn next_good(&self, check: &Check, rest: &[u8], expected: Offset) -> Offset {
+        let Ok(bad) = BatchView::first(rest) else {
+            return self.end_offset;
+        };
+        let behind = rest.get(bad.bytes().len()..).unwrap_or_default();
+        match BatchView::first(behind) {
+            Ok(next)
+                if next.header().base_offset() > expected
+                    && check.batch(behind, next.header().base_offset()).is_ok() =>
+            {
+                next.header().base_offset()
+            }
+            _ => self.end_offset,
+        }
+    }
+}
+
+impl Check {
+    fn batch<'a>(&self, bytes: &'a [u8], expected: Offset) -> Result<BatchView<'a>, BatchError> {
+        let batch = BatchView::first(bytes)?;
+        let header = batch.header();
+        let covering = self.epochs.partition_point(|entry| entry.start <= expected);
+        let epoch = covering.checked_sub(1).and_then(|at| self.epochs.get(at));
+        let reason = if header.base_offset() != expected {
+            "its offset is not the one that must follow"
+        } else if header.last_offset_delta() < 0 {
+            "its last offset lies before its first"
+        } else if epoch.is_some_and(|entry| entry.epoch != header.leader_epoch()) {
+            "its leader epoch is not the one that wrote this offset"
+        } else {
+            batch.check_crc()?;
+            return Ok(batch);
+        };
+        Err(BatchError::BadHeader { reason })
     }
 }
 
 /// A part of a file that is not in memory.
 #[derive(Debug)]
 pub struct ColdRange {
+    file: Arc<dyn File>,
     range: Range<u64>,
 }
 
@@ -57,19 +152,8 @@ impl ColdRange {
     /// # Errors
     /// If the disk cannot read it.
     pub fn populate(self) -> Result<(), StorageError> {
-        todo!()
+        Ok(self.file.populate(self.range)?)
     }
-}
-
-/// A record that was found by its timestamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimestampedOffset {
-    /// Its timestamp.
-    pub timestamp: Timestamp,
-    /// Its offset.
-    pub offset: Offset,
-    /// The epoch of the leader that appended it.
-    pub leader_epoch: LeaderEpoch,
 }
 
 impl Log {
@@ -82,29 +166,74 @@ impl Log {
     /// # Errors
     /// If `from` is not in the log; if what is there is damaged; if the disk fails.
     pub fn read(&self, from: Offset, bytes_max: usize, end: Offset) -> Result<Fetched, ReadError> {
-        let _ = (from, bytes_max, end);
-        todo!()
+        self.check_online()?;
+        let end = end.min(self.end);
+        if from < self.start || from > self.end {
+            return Err(ReadError::OutOfRange {
+                offset: from,
+                start: self.start,
+                end: self.end,
+            });
+        }
+        if from >= end {
+            return Ok(Fetched::empty(from));
+        }
+        let Some(place) = self.place_of(from)? else {
+            return Ok(Fetched::empty(from));
+        };
+        let first = self.locate(&place, from)?;
+        if first.header.end_offset() > end {
+            return Ok(Fetched::empty(from));
+        }
+        let stop = place.stop(&first, to_u64(bytes_max), end)?;
+        self.fetched(&place, first.position, first.header.base_offset(), &stop)
+    }
+
+    fn fetched(
+        &self,
+        place: &Place<'_>,
+        position: u64,
+        base_offset: Offset,
+        stop: &Stop,
+    ) -> Result<Fetched, ReadError> {
+        let range = position..stop.position;
+        let bytes = place.file.view(range.clone()).map_err(StorageError::from)?;
+        let is_known = range.start >= place.own_from || place.verified.covers(&range);
+        let check = (!is_known).then(|| Check {
+            verified: Arc::clone(place.verified),
+            range,
+            epochs: self.epochs.covering(base_offset, stop.offset).to_vec(),
+        });
+        Ok(Fetched {
+            bytes,
+            base_offset,
+            end_offset: stop.offset,
+            check,
+        })
     }
 
     /// What a [`Log::read`] of the same arguments would have to wait for the disk for; none if it is
     /// in memory. Populate it without the lock, then read.
     #[must_use]
     pub fn cold_range(&self, from: Offset, bytes_max: usize) -> Option<ColdRange> {
-        let _ = (from, bytes_max);
-        todo!()
-    }
-
-    /// The first record below `end` whose timestamp is `timestamp` or later. May read a few
-    /// batches, so it may wait for the disk.
-    ///
-    /// # Errors
-    /// If what is there is damaged; if the disk fails.
-    pub fn offset_for_time(
-        &self,
-        timestamp: Timestamp,
-        end: Offset,
-    ) -> Result<Option<TimestampedOffset>, ReadError> {
-        let _ = (timestamp, end);
-        todo!()
+        let place = self.place_of(from).ok()??;
+        let start = place.hint(from);
+        if start >= place.own_from && place.size.saturating_sub(start) <= TAIL_BYTES {
+            return None;
+        }
+        let interval = u64::from(self.config.index_interval_bytes);
+        let end = start
+            .saturating_add(to_u64(bytes_max))
+            .saturating_add(interval)
+            .min(place.size);
+        let range = start..end;
+        if range.is_empty() || place.file.is_resident(range.clone()) {
+            return None;
+        }
+        place.verified.forget(&range);
+        Some(ColdRange {
+            file: Arc::clone(place.file),
+            range,
+        })
     }
 }

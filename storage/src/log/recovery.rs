@@ -8,7 +8,20 @@ use std::{path::Path, sync::Arc};
 
 use strandline_protocol::{Offset, Timestamp, TopicId};
 
-use super::{Log, LogConfig};
+use super::{
+    Health, Log, LogConfig, Progress,
+    epochs::Epochs,
+    errors::ReadError,
+    listing::Listing,
+    partition_state::{PartitionState, Source},
+    producer_snapshot::{RECOVERY_FILE, RecoveryState, decode_snapshot},
+    producers::Producers,
+    remove_if_there,
+    scan::Scan,
+    state_file::read_file,
+    units::FileKind,
+    walk::{HeaderWalk, Located, WalkError},
+};
 use crate::{error::StorageError, fs::FileSystem};
 
 /// What the data directory remembers of a log.
@@ -58,7 +71,206 @@ impl Log {
         hint: RecoveryHint,
         now: Timestamp,
     ) -> Result<(Self, RecoveryReport), StorageError> {
-        let _ = (file_system, directory, topic_id, config, hint, now);
-        todo!()
+        let files = file_system.as_ref();
+        let mut report = RecoveryReport::default();
+        let listing = Listing::take(files, directory)?;
+        let state = PartitionState::load(files, directory)?;
+        if let Some((state, _)) = &state
+            && state.topic_id != topic_id
+        {
+            let reason = format!(
+                "it belongs to topic {}, not to {topic_id}: move it out of the data directory",
+                state.topic_id
+            );
+            return Err(StorageError::damaged(directory, reason));
+        }
+        let stored = state.as_ref().map(|(state, _)| state);
+        let resume = load_recovery_state(files, directory, now)?;
+        let scan = Scan {
+            files,
+            directory,
+            config: &config,
+            hint: &hint,
+            now,
+            mark: resume.as_ref().map(|state| state.index),
+            epochs: stored.map_or_else(Epochs::default, |state| state.epochs.clone()),
+            source: state.as_ref().map(|(_, source)| *source),
+            report: &mut report,
+        };
+        let scanned = scan.run(&listing.segments)?;
+        let mut log = Self {
+            files: Arc::clone(&file_system),
+            directory: directory.to_path_buf(),
+            topic_id,
+            config,
+            start: Offset::ZERO,
+            end: scanned.end,
+            durable: scanned.end,
+            sealed: scanned.sealed,
+            active: scanned.active,
+            epochs: scanned.epochs,
+            producers: Producers::default(),
+            health: Health::Online,
+            progress: Progress::default(),
+        };
+        let log_start = stored.map_or(Offset::ZERO, |state| state.log_start);
+        log.begin_at(hint.log_start.max(log_start))?;
+        log.settle_epochs(state.as_ref().map(|(state, source)| (state, *source)))?;
+        log.drop_stale(&listing, resume.as_ref())?;
+        log.restore_producers(&listing, resume, now)?;
+        log.progress.checkpointed = hint.recovery_point.min(log.end);
+        Ok((log, report))
     }
+
+    /// Moves the start to where it was, or where the oldest segment begins.
+    fn begin_at(&mut self, start: Offset) -> Result<(), StorageError> {
+        self.start = start.max(self.oldest_base().unwrap_or(Offset::ZERO));
+        if self.start > self.end {
+            // The start was durable, what lay in front of it was not: nothing is left.
+            self.drop_segments_from(Offset::ZERO)?;
+            (self.end, self.durable) = (self.start, self.start);
+        } else if self.oldest_base().is_none() {
+            (self.end, self.durable) = (self.start, self.start);
+        }
+        Ok(())
+    }
+
+    /// Drops epochs that begin at or behind the end, takes up those that only the log knows, and
+    /// makes that durable if it is not what the files say.
+    fn settle_epochs(
+        &mut self,
+        stored: Option<(&PartitionState, Source)>,
+    ) -> Result<(), StorageError> {
+        if self.oldest_base().is_none() {
+            self.epochs = Epochs::default();
+            return Ok(());
+        }
+        if stored.is_none() {
+            let mut epochs = Epochs::default();
+            self.for_each_header(self.start, |batch| {
+                let epoch = batch.header.leader_epoch();
+                if epochs.latest().is_none_or(|latest| latest < epoch) {
+                    epochs.assign(epoch, batch.header.base_offset());
+                }
+            })?;
+            self.epochs = epochs;
+        }
+        self.epochs.truncate_to(self.end);
+        let is_stored = stored.is_some_and(|(state, source)| {
+            state.epochs == self.epochs && source == Source::Protected
+        });
+        if is_stored {
+            return Ok(());
+        }
+        match self.store_state(&self.epochs, self.start) {
+            Err(error) if error.is_full() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes what tells of offsets that are not in the log: once the log has grown over them with
+    /// other batches, it would be believed.
+    fn drop_stale(
+        &mut self,
+        listing: &Listing,
+        resume: Option<&RecoveryState>,
+    ) -> Result<(), StorageError> {
+        let files = self.files.as_ref();
+        let mut removed = false;
+        let newest = listing.snapshots.iter().rfind(|at| **at <= self.end);
+        for at in &listing.snapshots {
+            let is_base = self.sealed.iter().any(|segment| segment.base == *at)
+                || self.active.as_ref().is_some_and(|active| active.base == *at);
+            if *at > self.end || !(is_base || Some(at) == newest) {
+                let path = FileKind::Snapshot.path(&self.directory, *at);
+                removed |= remove_if_there(files, &path)?;
+            }
+        }
+        if resume.is_some_and(|state| state.end > self.end) {
+            removed |= remove_if_there(files, &self.directory.join(RECOVERY_FILE))?;
+        }
+        if removed {
+            files.sync_directory(&self.directory)?;
+        }
+        Ok(())
+    }
+
+    /// The producers as of the log end: from our file or the newest good snapshot, and the headers
+    /// behind it.
+    fn restore_producers(
+        &mut self,
+        listing: &Listing,
+        resume: Option<RecoveryState>,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let Some(oldest) = self.oldest_base() else {
+            return Ok(());
+        };
+        let usable = |at: Offset| oldest <= at && at <= self.end;
+        let (mut from, mut producers) = (oldest, Producers::default());
+        if let Some(state) = resume.filter(|state| usable(state.end)) {
+            (from, producers) = (state.end, state.producers);
+        } else {
+            for at in listing.snapshots.iter().rev().filter(|at| usable(**at)) {
+                let path = FileKind::Snapshot.path(&self.directory, *at);
+                let bytes = read_file(self.files.as_ref(), &path)?;
+                if let Some(found) = bytes.and_then(|bytes| decode_snapshot(bytes, now)) {
+                    (from, producers) = (*at, found);
+                    break;
+                }
+            }
+        }
+        self.for_each_header(from, |batch| producers.note(&batch.header, now))?;
+        self.producers = producers;
+        Ok(())
+    }
+
+    /// Every batch from the one that begins at `from` on, by its header; damaged ones are left out.
+    pub(super) fn for_each_header(
+        &self,
+        from: Offset,
+        mut take: impl FnMut(&Located),
+    ) -> Result<(), StorageError> {
+        let mut next = from;
+        for place in self.places_from(from) {
+            let place = place?;
+            next = next.max(place.base);
+            while next < place.end {
+                let first = match self.locate(&place, next) {
+                    Ok(batch) => batch,
+                    Err(ReadError::Corrupt { next_good, .. }) if next_good > next => {
+                        next = next_good;
+                        continue;
+                    }
+                    Err(ReadError::Storage(error)) => return Err(error),
+                    Err(_) => break,
+                };
+                let base = Some(first.header.base_offset());
+                let mut walk = HeaderWalk::new(place.file, first.position, place.size, base);
+                walk = walk.cold();
+                while walk.expected().is_some_and(|expected| expected < place.end) {
+                    match walk.next() {
+                        Ok(Some(batch)) => take(&batch),
+                        Ok(None) | Err(WalkError::Broken { .. }) => break,
+                        Err(WalkError::Fs(error)) => return Err(error.into()),
+                    }
+                }
+                let reached = walk.expected().unwrap_or(place.end);
+                if reached <= next {
+                    break;
+                }
+                next = reached;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn load_recovery_state(
+    files: &dyn FileSystem,
+    directory: &Path,
+    now: Timestamp,
+) -> Result<Option<RecoveryState>, StorageError> {
+    let bytes = read_file(files, &directory.join(RECOVERY_FILE))?;
+    Ok(bytes.and_then(|bytes| RecoveryState::decode(bytes, now)))
 }

@@ -1,0 +1,170 @@
+//! What is written down so that the next start is quick, and how a log is closed.
+//!
+//! The recovery point is cheap: it is only told. The active segment's indexes and the producers are
+//! written every few megabytes and at a roll, so that a start replays no more than that.
+
+use std::{path::PathBuf, sync::Arc};
+
+use strandline_protocol::{Offset, Timestamp};
+
+use super::{
+    Log,
+    active::extend_file,
+    producer_snapshot::{IndexMark, RECOVERY_FILE, RecoveryState},
+    state_file::replace_file,
+    units::{FileKind, to_u64},
+};
+use crate::{
+    error::StorageError,
+    fs::{File, FileSystem},
+};
+
+/// Writes down what makes the next start quick: the active index, the producers. Runs without the
+/// lock, on any thread; one at a time per log.
+#[derive(Debug)]
+#[must_use = "nothing is written until it runs"]
+pub struct CheckpointJob {
+    recovery_point: Offset,
+    files: Arc<dyn FileSystem>,
+    directory: PathBuf,
+    unsynced: Vec<Arc<dyn File>>,
+    state: Option<StateToWrite>,
+}
+
+/// The active segment's indexes and the producers, as they were at one moment.
+#[derive(Debug)]
+struct StateToWrite {
+    log: Option<Arc<dyn File>>,
+    base: Offset,
+    offsets: (usize, Vec<u8>),
+    times: (usize, Vec<u8>),
+    encoded: Vec<u8>,
+}
+
+impl CheckpointJob {
+    /// Writes, and returns the recovery point: what to put into the directory's checkpoint.
+    ///
+    /// # Errors
+    /// If the disk fails. If it is only full ([`StorageError::is_full`]), nothing is lost but time
+    /// at the next start, and [`CheckpointJob::recovery_point`] holds all the same.
+    pub fn run(self) -> Result<Offset, StorageError> {
+        for file in &self.unsynced {
+            file.sync()?;
+        }
+        if let Some(state) = &self.state {
+            self.write(state)?;
+        }
+        Ok(self.recovery_point)
+    }
+
+    /// The recovery point: everything below it was synced before the job was made.
+    #[must_use]
+    pub const fn recovery_point(&self) -> Offset {
+        self.recovery_point
+    }
+
+    fn write(&self, state: &StateToWrite) -> Result<(), StorageError> {
+        let files = self.files.as_ref();
+        if let Some(log) = &state.log {
+            // Producers as of an offset that a power cut takes back would be of no use.
+            log.sync()?;
+        }
+        let parts = [
+            (FileKind::Index, &state.offsets),
+            (FileKind::TimeIndex, &state.times),
+        ];
+        for (kind, (at, bytes)) in parts {
+            let path = kind.path(&self.directory, state.base);
+            extend_file(files, &path, to_u64(*at), bytes)?.sync()?;
+        }
+        replace_file(files, &self.directory.join(RECOVERY_FILE), &state.encoded)?;
+        files.sync_directory(&self.directory)?;
+        Ok(())
+    }
+}
+
+impl Log {
+    /// The job to be run at most a second after new data was synced; none if the recovery point is
+    /// where it was. Cheap: index and producers are written only every few megabytes.
+    #[must_use = "nothing is written until it runs"]
+    pub fn checkpoint_job(&mut self, now: Timestamp) -> Option<CheckpointJob> {
+        let is_due = self.progress.bytes_since_checkpoint >= self.config.checkpoint_bytes;
+        let is_moved = self.durable != self.progress.checkpointed;
+        if self.check_online().is_err() || self.oldest_base().is_none() || !(is_due || is_moved) {
+            return None;
+        }
+        self.producers.expire(now, self.config.producer_expiration_ms);
+        self.progress.checkpointed = self.durable;
+        Some(CheckpointJob {
+            recovery_point: self.durable,
+            files: Arc::clone(&self.files),
+            directory: self.directory.clone(),
+            unsynced: std::mem::take(&mut self.progress.unsynced),
+            state: is_due.then(|| self.state_to_write()),
+        })
+    }
+
+    /// What a recovery may take for granted after a crash: everything below was synced.
+    #[must_use]
+    pub const fn recovery_point(&self) -> Offset {
+        self.durable
+    }
+
+    fn state_to_write(&mut self) -> StateToWrite {
+        self.progress.bytes_since_checkpoint = 0;
+        let state = RecoveryState {
+            end: self.end,
+            index: self
+                .active
+                .as_ref()
+                .map_or_else(IndexMark::default, |active| active.index_mark()),
+            producers: self.producers.clone(),
+        };
+        let mut to_write = StateToWrite {
+            log: None,
+            base: state.index.base,
+            offsets: (0, Vec::new()),
+            times: (0, Vec::new()),
+            encoded: state.encode(),
+        };
+        if let Some(active) = &mut self.active {
+            let tail = |bytes: &[u8], from: usize| bytes.get(from..).unwrap_or_default().to_vec();
+            let (offsets, times) = active.indexes_written;
+            to_write.log = Some(Arc::clone(&active.file));
+            to_write.offsets = (offsets, tail(active.indexes.offsets(), offsets));
+            to_write.times = (times, tail(active.indexes.times(), times));
+            active.indexes_written =
+                (active.indexes.offsets().len(), active.indexes.times().len());
+        }
+        to_write
+    }
+
+    /// Makes everything durable, writes indexes and snapshot, cuts unused allocation, and gives the
+    /// log up. Returns the recovery point, which is the log end. No [`super::FlushJob`] or
+    /// [`CheckpointJob`] may be running.
+    ///
+    /// # Errors
+    /// If the disk fails: the directory was then not closed cleanly.
+    pub fn close(mut self, now: Timestamp) -> Result<Offset, StorageError> {
+        self.check_online()?;
+        if !self.progress.is_dirty {
+            return Ok(self.end);
+        }
+        self.flush()?;
+        if let Some(mut active) = self.active.take() {
+            active.indexes.finish();
+            self.write_closing(&active)?;
+            active.file.truncate(active.size)?;
+            active.file.sync()?;
+            self.active = Some(active);
+        }
+        self.progress.bytes_since_checkpoint = self.config.checkpoint_bytes;
+        match self.checkpoint_job(now).map(CheckpointJob::run) {
+            // Without room the next start replays more; everything else is in place.
+            Some(Err(error)) if !error.is_full() => return Err(error),
+            _ => {}
+        }
+        self.files.sync_directory(&self.directory)?;
+        Ok(self.end)
+    }
+}

@@ -1,0 +1,151 @@
+//! What a partition must never forget, beside its batches: whose it is, its epochs, its start.
+//!
+//! Kafka keeps this in files without a checksum (`leader-epoch-checkpoint`, `partition.metadata`)
+//! or in one for the whole data directory (the log start). Those are written too; `partition.state`
+//! repeats it under a CRC and wins.
+
+use std::{fmt::Write, path::Path};
+
+use strandline_protocol::{LeaderEpoch, Offset, TopicId};
+
+use super::{
+    epochs::{EPOCH_FILE, Epochs},
+    state_file::{read_file, replace_file, replace_hint, seal, unseal},
+};
+use crate::{
+    error::StorageError,
+    fs::{FileSystem, FsError},
+};
+
+const STATE_FILE: &str = "partition.state";
+const METADATA_FILE: &str = "partition.metadata";
+const KIND: [u8; 4] = *b"SLPS";
+
+/// What is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionState {
+    /// The topic.
+    pub topic_id: TopicId,
+    /// The log start offset, as far as `DeleteRecords` moved it.
+    pub log_start: Offset,
+    /// The epochs.
+    pub epochs: Epochs,
+}
+
+impl PartitionState {
+    /// What the directory says, and whether ours said it; none if there is nothing to go by.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn load(
+        files: &dyn FileSystem,
+        directory: &Path,
+    ) -> Result<Option<(Self, Source)>, FsError> {
+        let ours = read_file(files, &directory.join(STATE_FILE))?;
+        if let Some(state) = ours.and_then(|bytes| unseal(KIND, bytes))
+            && let Some(state) = std::str::from_utf8(&state).ok().and_then(Self::from_text)
+        {
+            return Ok(Some((state, Source::Protected)));
+        }
+        let text = |name: &str| -> Result<Option<String>, FsError> {
+            let bytes = read_file(files, &directory.join(name))?;
+            Ok(bytes.and_then(|bytes| String::from_utf8(bytes.into()).ok()))
+        };
+        let topic_id = text(METADATA_FILE)?.and_then(|text| topic_id_from_text(&text));
+        let epochs = text(EPOCH_FILE)?.and_then(|text| Epochs::from_text(&text));
+        let (Some(topic_id), Some(epochs)) = (topic_id, epochs) else {
+            return Ok(None);
+        };
+        let log_start = Offset::ZERO;
+        let state = Self {
+            topic_id,
+            log_start,
+            epochs,
+        };
+        Ok(Some((state, Source::Kafka)))
+    }
+
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// If the disk fails or is full; what was there before holds then.
+    pub fn store(&self, files: &dyn FileSystem, directory: &Path) -> Result<(), StorageError> {
+        let metadata = directory.join(METADATA_FILE);
+        if read_file(files, &metadata)?.is_none_or(|bytes| bytes.is_empty()) {
+            let text = format!("version: 0\ntopic_id: {}", self.topic_id);
+            replace_hint(files, &metadata, text.as_bytes())?;
+        }
+        let epochs = self.epochs.to_text();
+        replace_hint(files, &directory.join(EPOCH_FILE), epochs.as_bytes())?;
+        let ours = seal(KIND, self.to_text().as_bytes());
+        replace_file(files, &directory.join(STATE_FILE), &ours)?;
+        files.sync_directory(directory)?;
+        Ok(())
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = format!("topic_id {}\nlog_start {}\n", self.topic_id, self.log_start);
+        for entry in self.epochs.entries() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "epoch {} {}", entry.epoch, entry.start);
+        }
+        text
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let topic_id = lines.next()?.strip_prefix("topic_id ")?.parse().ok()?;
+        let log_start = lines.next()?.strip_prefix("log_start ")?.parse().ok()?;
+        let mut epochs = Epochs::default();
+        for line in lines {
+            let (epoch, start) = line.strip_prefix("epoch ")?.split_once(' ')?;
+            epochs.assign(
+                LeaderEpoch(epoch.parse().ok()?),
+                Offset(start.parse().ok()?),
+            );
+        }
+        Some(Self {
+            topic_id,
+            log_start: Offset(log_start),
+            epochs,
+        })
+    }
+}
+
+/// Which files said it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Ours, with a CRC.
+    Protected,
+    /// Kafka's, without: ours was damaged or is not there.
+    Kafka,
+}
+
+fn topic_id_from_text(text: &str) -> Option<TopicId> {
+    let mut lines = text.lines();
+    if lines.next()? != "version: 0" {
+        return None;
+    }
+    lines.next()?.strip_prefix("topic_id: ")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_what_it_writes() {
+        let mut epochs = Epochs::default();
+        epochs.assign(LeaderEpoch(3), Offset(0));
+        epochs.assign(LeaderEpoch(7), Offset(99));
+        let state = PartitionState {
+            topic_id: TopicId([3; 16]),
+            log_start: Offset(12),
+            epochs,
+        };
+        assert_eq!(PartitionState::from_text(&state.to_text()), Some(state));
+        let id = TopicId([3; 16]);
+        let text = format!("version: 0\ntopic_id: {id}");
+        assert_eq!(topic_id_from_text(&text), Some(id));
+    }
+}

@@ -1,0 +1,360 @@
+//! The part of recovery that reads the log: what is kept and what is cut.
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::Arc,
+};
+
+use strandline_protocol::{Offset, Timestamp};
+
+use super::{
+    LogConfig,
+    active::Active,
+    epochs::Epochs,
+    indexes::Indexes,
+    offset_index::{OffsetEntry, OffsetIndex},
+    partition_state::Source,
+    producer_snapshot::IndexMark,
+    recovery::{RecoveryHint, RecoveryReport, Shutdown},
+    remove_if_there,
+    segment::Segment,
+    state_file::read_file,
+    units::{FileKind, to_u64, to_usize},
+    walk::{CheckedWalk, HeaderWalk, Located, WalkError, find_good},
+};
+use crate::{
+    error::StorageError,
+    fs::{File, FileSystem, FsError},
+};
+
+/// How much of a tail is looked at in one view.
+const TAIL_VIEW_BYTES: u64 = 1 << 20;
+
+/// The work, and what it goes by.
+#[derive(Debug)]
+pub struct Scan<'a> {
+    /// The disk.
+    pub files: &'a dyn FileSystem,
+    /// The partition's directory.
+    pub directory: &'a Path,
+    /// Its configuration.
+    pub config: &'a LogConfig,
+    /// What the data directory remembers.
+    pub hint: &'a RecoveryHint,
+    /// The broker's time.
+    pub now: Timestamp,
+    /// How much of which index is good.
+    pub mark: Option<IndexMark>,
+    /// The epochs that were stored.
+    pub epochs: Epochs,
+    /// Which file said so; none if none did.
+    pub source: Option<Source>,
+    /// What is told about it.
+    pub report: &'a mut RecoveryReport,
+}
+
+/// What is there.
+#[derive(Debug)]
+pub struct Scanned {
+    /// Closed segments, oldest first.
+    pub sealed: VecDeque<Segment>,
+    /// The last one, unless nothing may be appended to it.
+    pub active: Option<Active>,
+    /// Where the log ends.
+    pub end: Offset,
+    /// The epochs, with those that only the log knew.
+    pub epochs: Epochs,
+}
+
+/// One segment under the scan.
+struct Under {
+    base: Offset,
+    file: Arc<dyn File>,
+    /// Where its successor begins, if it has one.
+    limit: Option<Offset>,
+    indexes: Indexes,
+    indexes_written: (usize, usize),
+    position: u64,
+    expected: Offset,
+}
+
+/// How the scan of one segment ended.
+enum Outcome {
+    /// It reaches its successor, or is the last and ends well.
+    Whole,
+    /// Above the recovery point something is not as it must be: the log ends here.
+    Cut,
+    /// Below the recovery point nothing good follows any more. What is there is kept.
+    Lost,
+}
+
+impl Scan<'_> {
+    /// Scans the segments that begin at `bases`.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn run(mut self, bases: &[Offset]) -> Result<Scanned, StorageError> {
+        let recovery_point = self.hint.recovery_point;
+        let trusted = bases.partition_point(|base| *base <= recovery_point).saturating_sub(1);
+        let mut sealed = VecDeque::new();
+        let mut active = None;
+        let mut end = Offset::ZERO;
+        for (at, base) in bases.iter().enumerate() {
+            let file = self.files.open(&FileKind::Log.path(self.directory, *base))?;
+            let limit = bases.get(at.saturating_add(1)).copied();
+            if let (true, Some(limit)) = (at < trusted, limit) {
+                let size = file.size();
+                sealed.push_back(Segment::new(*base, limit, file, size));
+                continue;
+            }
+            if at > trusted && end != *base {
+                // The one before was cut: nothing may follow it.
+                self.remove_from(bases.get(at..).unwrap_or_default())?;
+                break;
+            }
+            let mut under = self.begin(*base, file, limit)?;
+            let outcome = self.scan(&mut under)?;
+            end = under.expected;
+            let is_last = limit.is_none() || limit != Some(end);
+            match outcome {
+                Outcome::Whole if !is_last => sealed.push_back(under.close(end)),
+                Outcome::Whole | Outcome::Cut => {
+                    self.cut(&under)?;
+                    let mut last =
+                        Active::over(under.file, *base, under.position, under.indexes, self.now);
+                    last.indexes_written = under.indexes_written;
+                    active = Some(last);
+                }
+                Outcome::Lost => {
+                    end = limit.unwrap_or(recovery_point);
+                    let size = under.file.size();
+                    sealed.push_back(Segment::new(*base, end, under.file, size));
+                }
+            }
+        }
+        Ok(Scanned { sealed, active, end, epochs: self.epochs })
+    }
+
+    /// Where to begin in a segment: at the last entry of the indexes that are known to be good.
+    fn begin(
+        &self,
+        base: Offset,
+        file: Arc<dyn File>,
+        limit: Option<Offset>,
+    ) -> Result<Under, StorageError> {
+        let mut under = Under {
+            base,
+            file,
+            limit,
+            indexes: Indexes::new(base, self.config.index_interval_bytes),
+            indexes_written: (0, 0),
+            position: 0,
+            expected: base,
+        };
+        let Some((indexes, entry)) = self.marked_indexes(base)? else {
+            self.drop_indexes(base, limit)?;
+            return Ok(under);
+        };
+        let written = (indexes.offsets().len(), indexes.times().len());
+        if let Some(entry) = entry {
+            let position = u64::from(entry.position);
+            let last_offset = base.plus(i64::from(entry.last_offset_delta));
+            let mut peek = HeaderWalk::new(&under.file, position, under.file.size(), None).cold();
+            match peek.next() {
+                Ok(Some(batch)) if batch.header.last_offset() == last_offset => {
+                    (under.position, under.expected) = (position, batch.header.base_offset());
+                }
+                Ok(_) | Err(WalkError::Broken { .. }) => {
+                    self.drop_indexes(base, limit)?;
+                    return Ok(under);
+                }
+                Err(WalkError::Fs(error)) => return Err(error.into()),
+            }
+        }
+        (under.indexes, under.indexes_written) = (indexes, written);
+        Ok(under)
+    }
+
+    /// The indexes of the segment, cut to what the mark says, if its CRC holds.
+    fn marked_indexes(
+        &self,
+        base: Offset,
+    ) -> Result<Option<(Indexes, Option<OffsetEntry>)>, StorageError> {
+        let Some(mark) = self.mark.filter(|mark| mark.base == base) else {
+            return Ok(None);
+        };
+        let read = |kind: FileKind, bytes: u64| -> Result<Option<Vec<u8>>, FsError> {
+            let found = read_file(self.files, &kind.path(self.directory, base))?;
+            Ok(found.and_then(|found| found.get(..to_usize(bytes)).map(<[u8]>::to_vec)))
+        };
+        let (Some(offsets), Some(times)) = (
+            read(FileKind::Index, mark.offset_bytes)?,
+            read(FileKind::TimeIndex, mark.time_bytes)?,
+        ) else {
+            return Ok(None);
+        };
+        if crc32c::crc32c_append(crc32c::crc32c(&offsets), &times) != mark.crc {
+            return Ok(None);
+        }
+        let entry = OffsetIndex::new(&offsets).last();
+        let interval = self.config.index_interval_bytes;
+        let mut indexes = Indexes::resume(base, interval, offsets, times);
+        if mark.first_timestamp.0 >= 0 {
+            indexes.note_first_timestamp(mark.first_timestamp);
+        }
+        Ok(Some((indexes, entry)))
+    }
+
+    /// Removes the index files of what will be the active segment: they are not what they must be.
+    fn drop_indexes(&self, base: Offset, limit: Option<Offset>) -> Result<(), FsError> {
+        if limit.is_none() {
+            for kind in [FileKind::Index, FileKind::TimeIndex] {
+                remove_if_there(self.files, &kind.path(self.directory, base))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan(&mut self, under: &mut Under) -> Result<Outcome, StorageError> {
+        if let Some(outcome) = self.scan_trusted(under)? {
+            return Ok(outcome);
+        }
+        self.scan_untrusted(under)
+    }
+
+    /// Hops up to the recovery point. What is broken on the way is damage.
+    fn scan_trusted(&mut self, under: &mut Under) -> Result<Option<Outcome>, StorageError> {
+        let file = Arc::clone(&under.file);
+        let (end, recovery_point) = (file.size(), self.hint.recovery_point);
+        let goal = under.limit.map_or(recovery_point, |limit| limit.min(recovery_point));
+        let mut walk = HeaderWalk::new(&file, under.position, end, Some(under.expected)).cold();
+        while under.expected < goal {
+            let reason = match walk.next() {
+                Ok(Some(batch)) => {
+                    under.take(&batch);
+                    continue;
+                }
+                Ok(None) => "the file ends early".to_owned(),
+                Err(WalkError::Broken { reason, .. }) => reason,
+                Err(WalkError::Fs(error)) => return Err(error.into()),
+            };
+            let from = walk.position().saturating_add(1);
+            let good = find_good(&file, from, end, under.expected.plus(1))?
+                .filter(|batch| batch.header.base_offset() <= recovery_point);
+            let lost_to = under.limit.unwrap_or(recovery_point);
+            let next = good.map_or(lost_to, |batch| batch.header.base_offset());
+            self.report.damage.push(format!(
+                "offsets {} to {next} (exclusive) of {} cannot be read: {reason}",
+                under.expected,
+                self.directory.display(),
+            ));
+            let Some(good) = good else {
+                return Ok(Some(Outcome::Lost));
+            };
+            (under.position, under.expected) = (good.position, next);
+            walk = HeaderWalk::new(&file, good.position, end, Some(next)).cold();
+        }
+        Ok(None)
+    }
+
+    /// Reads what was not known to be synced, up to the first thing that cannot be.
+    fn scan_untrusted(&mut self, under: &mut Under) -> Result<Outcome, StorageError> {
+        let file = Arc::clone(&under.file);
+        let end = file.size();
+        let from = under.position;
+        let mut walk = CheckedWalk::new(&file, from, end, Some(under.expected));
+        if self.hint.shutdown == Shutdown::Clean {
+            walk = walk.trusting();
+        }
+        let outcome = loop {
+            if under.limit == Some(under.expected) {
+                break Outcome::Whole;
+            }
+            match walk.next() {
+                Ok(Some(batch)) if self.is_epoch_in_order(&batch) => under.take(&batch),
+                Ok(None) if under.limit.is_none() => break Outcome::Whole,
+                Ok(_) | Err(WalkError::Broken { .. }) => break Outcome::Cut,
+                Err(WalkError::Fs(error)) => return Err(error.into()),
+            }
+        };
+        if self.hint.shutdown == Shutdown::Unclean {
+            self.report.bytes_scanned =
+                self.report.bytes_scanned.saturating_add(under.position.saturating_sub(from));
+            // What only the page cache of a killed process holds must not count as durable.
+            file.sync()?;
+        }
+        Ok(outcome)
+    }
+
+    /// An epoch is durable before its first batch, so the protected file knows it. Without that
+    /// file, epochs must not decrease, and one that is not known begins here.
+    fn is_epoch_in_order(&mut self, batch: &Located) -> bool {
+        let (epoch, base_offset) = (batch.header.leader_epoch(), batch.header.base_offset());
+        match self.epochs.at(base_offset) {
+            Some(known) if epoch < known => false,
+            Some(known) if epoch == known => true,
+            _ if self.source == Some(Source::Protected) => false,
+            _ => {
+                self.epochs.assign(epoch, base_offset);
+                true
+            }
+        }
+    }
+
+    /// Cuts what lies behind the last good batch. Nobody has a view of it yet.
+    fn cut(&mut self, under: &Under) -> Result<(), StorageError> {
+        let size = under.file.size();
+        if size <= under.position {
+            return Ok(());
+        }
+        let cut = bytes_used(&under.file, under.position, size)?;
+        self.report.bytes_cut = self.report.bytes_cut.saturating_add(cut);
+        under.file.truncate(under.position)?;
+        under.file.sync()?;
+        Ok(())
+    }
+
+    /// Removes segments, the youngest first, so that a crash leaves no hole.
+    fn remove_from(&mut self, bases: &[Offset]) -> Result<(), StorageError> {
+        for base in bases.iter().rev() {
+            let path = FileKind::Log.path(self.directory, *base);
+            let file = self.files.open(&path)?;
+            let cut = bytes_used(&file, 0, file.size())?;
+            self.report.bytes_cut = self.report.bytes_cut.saturating_add(cut);
+            for kind in FileKind::ALL {
+                remove_if_there(self.files, &kind.path(self.directory, *base))?;
+            }
+            self.files.sync_directory(self.directory)?;
+        }
+        Ok(())
+    }
+}
+
+impl Under {
+    fn take(&mut self, batch: &Located) {
+        self.indexes.note(&batch.header, batch.position, batch.bytes);
+        self.position = batch.end();
+        self.expected = batch.header.end_offset();
+    }
+
+    fn close(self, end: Offset) -> Segment {
+        Segment::new(self.base, end, self.file, self.position)
+    }
+}
+
+/// How far behind `from` the last byte lies that is not zero.
+fn bytes_used(file: &Arc<dyn File>, from: u64, end: u64) -> Result<u64, FsError> {
+    let mut used = 0_u64;
+    let mut at = from;
+    while at < end {
+        let until = end.min(at.saturating_add(TAIL_VIEW_BYTES));
+        file.populate(at..until)?;
+        let view = file.view(at..until)?;
+        if let Some(last) = view.iter().rposition(|byte| *byte != 0) {
+            used = at.saturating_sub(from).saturating_add(to_u64(last)).saturating_add(1);
+        }
+        at = until;
+    }
+    Ok(used)
+}

@@ -1,0 +1,132 @@
+//! Cutting the log where it diverged from its leader's.
+//!
+//! What is cut is zeroed and not shortened, as readers may still have views of it; the log then goes
+//! on in a new segment. Recovery ends a segment where its successor begins.
+
+use strandline_protocol::{Offset, Timestamp};
+
+use super::{
+    Log,
+    active::Active,
+    listing::Listing,
+    producer_snapshot::RECOVERY_FILE,
+    producers::Producers,
+    remove_if_there,
+    retention::rename_away,
+    segment::Segment,
+    units::FileKind,
+};
+use crate::error::StorageError;
+
+impl Log {
+    /// Cuts the log so that it ends at `offset`, or before it if that lies inside of a batch;
+    /// returns where it ends. What was cut is gone durably when this returns, its epochs and
+    /// producers' batches too. For a replica that diverged from its leader.
+    ///
+    /// The recovery point that the data directory has on disk must not be above `offset`: lower it
+    /// durably before.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn truncate_to(&mut self, offset: Offset, now: Timestamp) -> Result<Offset, StorageError> {
+        self.check_online()?;
+        if offset >= self.end {
+            return Ok(self.end);
+        }
+        let result = self.cut_at(offset.max(self.start), now);
+        result.map_err(|error| {
+            // Half cut is not a state to go on from.
+            self.take_offline();
+            error
+        })
+    }
+
+    fn cut_at(&mut self, offset: Offset, now: Timestamp) -> Result<Offset, StorageError> {
+        self.drop_segments_from(offset)?;
+        let end = self.cut_within(offset)?;
+        self.end = end;
+        self.durable = self.durable.min(end);
+        self.start = self.start.min(end);
+        self.progress.cuts = self.progress.cuts.saturating_add(1);
+        self.progress.checkpointed = self.progress.checkpointed.min(end);
+        self.progress.is_dirty = true;
+        self.epochs.truncate_to(end);
+        self.store_state(&self.epochs, self.start)?;
+        let files = self.files.as_ref();
+        let listing = Listing::take(files, &self.directory)?;
+        remove_if_there(files, &self.directory.join(RECOVERY_FILE))?;
+        for at in listing.snapshots.iter().filter(|at| **at > end) {
+            remove_if_there(files, &FileKind::Snapshot.path(&self.directory, *at))?;
+        }
+        files.sync_directory(&self.directory)?;
+        self.producers = Producers::default();
+        self.restore_producers(&listing, None, now)?;
+        self.active = Some(Active::create(
+            self.files.as_ref(),
+            &self.directory,
+            end,
+            0,
+            &self.config,
+            now,
+        )?);
+        Ok(end)
+    }
+
+    /// Removes the segments that begin at `offset` or behind it, the youngest first.
+    pub(super) fn drop_segments_from(&mut self, offset: Offset) -> Result<(), StorageError> {
+        let (files, directory) = (self.files.as_ref(), &self.directory);
+        let mut bases = Vec::new();
+        if self.active.as_ref().is_some_and(|active| active.base >= offset) {
+            bases.extend(self.active.take().map(|active| active.base));
+        }
+        while self.sealed.back().is_some_and(|segment| segment.base >= offset) {
+            bases.extend(self.sealed.pop_back().map(|segment| segment.base));
+        }
+        for base in bases {
+            for path in rename_away(files, directory, base)? {
+                remove_if_there(files, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeroes what lies at `offset` and behind it in the last segment that is left, and closes it.
+    /// Returns where the log ends.
+    fn cut_within(&mut self, offset: Offset) -> Result<Offset, StorageError> {
+        if let Some(active) = self.active.take() {
+            let size = active.size;
+            let segment = Segment::new(active.base, self.end, active.file, size);
+            self.sealed.push_back(segment);
+        }
+        let Some(last) = self.sealed.back() else {
+            return Ok(offset);
+        };
+        if last.end <= offset {
+            return Ok(last.end);
+        }
+        let interval = self.config.index_interval_bytes;
+        last.reload(self.files.as_ref(), &self.directory, interval)?;
+        let place = self.place_in(last)?;
+        let Some(batch) = place.find(offset)? else {
+            let reason = format!("offset {offset} cannot be found in it: restore the partition");
+            return Err(StorageError::damaged(&self.directory, reason));
+        };
+        let (position, end) = (batch.position, batch.header.base_offset());
+        let (base, file) = (last.base, last.file.clone());
+        file.zero(position..file.size())?;
+        file.sync()?;
+        self.sealed.pop_back();
+        if position == 0 {
+            // Nothing is left of it; the next segment has its name.
+            for path in rename_away(self.files.as_ref(), &self.directory, base)? {
+                remove_if_there(self.files.as_ref(), &path)?;
+            }
+            return Ok(end);
+        }
+        for kind in [FileKind::Index, FileKind::TimeIndex] {
+            remove_if_there(self.files.as_ref(), &kind.path(&self.directory, base))?;
+        }
+        self.sealed.push_back(Segment::new(base, end, file, position));
+        Ok(end)
+    }
+}
