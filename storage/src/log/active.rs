@@ -85,7 +85,13 @@ impl Active {
             // An empty file would be harmless; on a full disk its name may matter.
             let _ = files.remove(&path);
         })?;
-        Ok(Self::over(file, base, 0, Indexes::new(base, config.index_interval_bytes), now))
+        Ok(Self::over(
+            file,
+            base,
+            0,
+            Indexes::new(base, config.index_interval_bytes),
+            now,
+        ))
     }
 
     /// The segment over a file that holds `size` bytes of batches.
@@ -118,9 +124,10 @@ impl Active {
         }
         let size_max = u64::from(config.segment_bytes).min(POSITION_MAX);
         let index_max = usize::try_from(config.index_bytes_max).unwrap_or(usize::MAX);
-        let span = self.indexes.first_timestamp().map_or(0, |first| {
-            incoming.max_timestamp.0.saturating_sub(first.0)
-        });
+        let span = self
+            .indexes
+            .first_timestamp()
+            .map_or(0, |first| incoming.max_timestamp.0.saturating_sub(first.0));
         self.size.saturating_add(incoming.bytes) > size_max
             || self.indexes.bytes().saturating_add(INDEX_ROOM) > index_max
             || incoming.last_offset.since(self.base) > i64::from(i32::MAX)
@@ -132,8 +139,7 @@ impl Active {
     pub fn is_due(&self, config: &LogConfig, now: Timestamp) -> bool {
         let size_max = u64::from(config.segment_bytes).min(POSITION_MAX);
         self.size > 0
-            && (self.size > size_max
-                || now.0.saturating_sub(self.opened_at.0) > config.segment_ms)
+            && (self.size > size_max || now.0.saturating_sub(self.opened_at.0) > config.segment_ms)
     }
 
     /// Allocates room for `bytes` more, in chunks that grow with the segment.

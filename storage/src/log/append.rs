@@ -109,7 +109,10 @@ impl Log {
         if self.config.timestamp_type == TimestampType::LogAppendTime {
             return Ok(());
         }
-        let (base, max) = (view.header().base_timestamp(), view.header().max_timestamp());
+        let (base, max) = (
+            view.header().base_timestamp(),
+            view.header().max_timestamp(),
+        );
         let behind = now.0.saturating_sub(base.0);
         let ahead = max.0.saturating_sub(now.0);
         // Records without a time (-1) are as old as they like.
@@ -145,7 +148,10 @@ impl Log {
             let (base_offset, epoch) = (header.base_offset(), header.leader_epoch());
             if base_offset != end || header.last_offset_delta() < 0 {
                 let log_end = end;
-                return Err(AppendError::NotAtLogEnd { base_offset, log_end });
+                return Err(AppendError::NotAtLogEnd {
+                    base_offset,
+                    log_end,
+                });
             }
             if epoch < current {
                 return Err(AppendError::LeaderEpoch { epoch, current });
@@ -216,7 +222,10 @@ impl Log {
             max_timestamp: header.max_timestamp(),
         };
         self.make_room(&incoming, now)?;
-        let active = self.active.as_mut().ok_or_else(|| no_segment(&self.directory))?;
+        let active = self
+            .active
+            .as_mut()
+            .ok_or_else(|| no_segment(&self.directory))?;
         if active.size == 0 {
             active.opened_at = now;
         }

@@ -93,7 +93,8 @@ impl Log {
         if self.check_online().is_err() || self.oldest_base().is_none() || !(is_due || is_moved) {
             return None;
         }
-        self.producers.expire(now, self.config.producer_expiration_ms);
+        self.producers
+            .expire(now, self.config.producer_expiration_ms);
         self.progress.checkpointed = self.durable;
         Some(CheckpointJob {
             recovery_point: self.durable,
@@ -133,8 +134,7 @@ impl Log {
             to_write.log = Some(Arc::clone(&active.file));
             to_write.offsets = (offsets, tail(active.indexes.offsets(), offsets));
             to_write.times = (times, tail(active.indexes.times(), times));
-            active.indexes_written =
-                (active.indexes.offsets().len(), active.indexes.times().len());
+            active.indexes_written = (active.indexes.offsets().len(), active.indexes.times().len());
         }
         to_write
     }

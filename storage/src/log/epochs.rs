@@ -166,12 +166,18 @@ mod tests {
         check(2, Some((2, 20)));
         check(3, Some((2, 20)));
         check(4, Some((4, 50)));
-        assert_eq!(Epochs::default().end_offset_for(LeaderEpoch(0), Offset(0)), None);
+        assert_eq!(
+            Epochs::default().end_offset_for(LeaderEpoch(0), Offset(0)),
+            None
+        );
     }
 
     #[test]
     fn a_leader_that_wrote_nothing_leaves_no_entry() {
-        assert_eq!(epochs(&[(1, 0), (2, 10), (3, 10)]), epochs(&[(1, 0), (3, 10)]));
+        assert_eq!(
+            epochs(&[(1, 0), (2, 10), (3, 10)]),
+            epochs(&[(1, 0), (3, 10)])
+        );
     }
 
     #[test]
@@ -194,7 +200,14 @@ mod tests {
         let epochs = epochs(&[(1, 0), (3, 20)]);
         assert_eq!(epochs.to_text(), "0\n2\n1 0\n3 20\n");
         assert_eq!(Epochs::from_text(&epochs.to_text()), Some(epochs));
-        for bad in ["", "1\n0\n", "0\n2\n1 0\n", "0\n2\n1 0\n1 5\n", "0\n1\nx 0\n", "0\n1\n1 -1\n"] {
+        for bad in [
+            "",
+            "1\n0\n",
+            "0\n2\n1 0\n",
+            "0\n2\n1 0\n1 5\n",
+            "0\n1\nx 0\n",
+            "0\n1\n1 -1\n",
+        ] {
             assert_eq!(Epochs::from_text(bad), None, "{bad:?}");
         }
     }

@@ -65,8 +65,8 @@ impl Indexes {
         if self.first_timestamp.is_none() {
             self.first_timestamp = Some(max);
         }
-        let indexed = self.bytes_since_entry > self.interval_bytes
-            && self.push_offset(last_offset, position);
+        let indexed =
+            self.bytes_since_entry > self.interval_bytes && self.push_offset(last_offset, position);
         if indexed {
             self.push_time();
             self.bytes_since_entry = 0;
@@ -128,9 +128,15 @@ impl Indexes {
         ) else {
             return false;
         };
-        let entry = OffsetEntry { last_offset_delta, position };
+        let entry = OffsetEntry {
+            last_offset_delta,
+            position,
+        };
         // After `resume`, the batch of the last entry is noted a second time.
-        if OffsetIndex::new(&self.offsets).last().is_none_or(|last| last.position < position) {
+        if OffsetIndex::new(&self.offsets)
+            .last()
+            .is_none_or(|last| last.position < position)
+        {
             self.offsets.extend_from_slice(&entry.encode());
         }
         true
@@ -145,7 +151,10 @@ impl Indexes {
         };
         let last = TimeIndex::new(&self.times).last();
         if last.is_none_or(|last| last.timestamp < timestamp) {
-            let entry = TimeEntry { timestamp, last_offset_delta };
+            let entry = TimeEntry {
+                timestamp,
+                last_offset_delta,
+            };
             self.times.extend_from_slice(&entry.encode());
         }
     }
@@ -171,7 +180,10 @@ mod tests {
             let position = u64::try_from(batch * 100).unwrap();
             indexes.note(&header(1_000 + batch * 10, 10, time), position, 100);
         }
-        let entry = |last_offset_delta, position| OffsetEntry { last_offset_delta, position };
+        let entry = |last_offset_delta, position| OffsetEntry {
+            last_offset_delta,
+            position,
+        };
         let offsets: Vec<_> = OffsetIndex::new(indexes.offsets()).iter().collect();
         assert_eq!(offsets, [entry(39, 300), entry(69, 600)]);
         let time = |time, last_offset_delta| TimeEntry {

@@ -56,7 +56,7 @@ use std::{
     sync::Arc,
 };
 
-use strandline_protocol::{LeaderEpoch, Offset, Timestamp, TopicId};
+use strandline_protocol::{LeaderEpoch, Offset, TopicId};
 
 use self::{active::Active, epochs::Epochs, producers::Producers, segment::Segment};
 use crate::{
@@ -65,9 +65,9 @@ use crate::{
 };
 
 pub use append::Appended;
+pub use checkpoint::CheckpointJob;
 pub use config::LogConfig;
 pub use errors::{AppendError, ReadError};
-pub use checkpoint::CheckpointJob;
 pub use flush::{FlushJob, FlushOutcome};
 pub use read::{ColdRange, Fetched};
 pub use recovery::{RecoveryHint, RecoveryReport, Shutdown};

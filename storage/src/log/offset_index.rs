@@ -116,7 +116,11 @@ mod tests {
 
     fn index(entries: &[(u32, u32)]) -> Vec<u8> {
         let encode = |&(last_offset_delta, position): &(u32, u32)| {
-            OffsetEntry { last_offset_delta, position }.encode()
+            OffsetEntry {
+                last_offset_delta,
+                position,
+            }
+            .encode()
         };
         entries.iter().flat_map(encode).collect()
     }
@@ -130,8 +134,15 @@ mod tests {
             [found(8), found(9), found(18), found(29), found(u32::MAX)],
             [None, Some(100), Some(100), Some(300), Some(300)]
         );
-        let found = |position| index.floor_by_position(position).map(|entry| entry.position);
-        assert_eq!([found(99), found(100), found(299)], [None, Some(100), Some(200)]);
+        let found = |position| {
+            index
+                .floor_by_position(position)
+                .map(|entry| entry.position)
+        };
+        assert_eq!(
+            [found(99), found(100), found(299)],
+            [None, Some(100), Some(200)]
+        );
     }
 
     #[test]
@@ -143,7 +154,11 @@ mod tests {
     fn what_cannot_be_ends_the_valid_part() {
         let check = |entries: &[(u32, u32)], valid| {
             let bytes = index(entries);
-            assert_eq!(OffsetIndex::new(&bytes).valid_entries(1_000), valid, "{entries:?}");
+            assert_eq!(
+                OffsetIndex::new(&bytes).valid_entries(1_000),
+                valid,
+                "{entries:?}"
+            );
         };
         check(&[(9, 100), (19, 200)], 2);
         check(&[(9, 100), (0, 0), (0, 0)], 1);

@@ -99,9 +99,17 @@ impl<'a> Place<'a> {
 
     /// A walk from an index entry, or from the segment's beginning without one. None if the entry
     /// does not point to the header that it says.
-    fn walk_from(&self, entry: Option<OffsetEntry>) -> Result<Option<HeaderWalk<'a>>, StorageError> {
+    fn walk_from(
+        &self,
+        entry: Option<OffsetEntry>,
+    ) -> Result<Option<HeaderWalk<'a>>, StorageError> {
         let Some(entry) = entry else {
-            return Ok(Some(HeaderWalk::new(self.file, 0, self.size, Some(self.base))));
+            return Ok(Some(HeaderWalk::new(
+                self.file,
+                0,
+                self.size,
+                Some(self.base),
+            )));
         };
         let position = u64::from(entry.position);
         let last_offset = self.base.plus(i64::from(entry.last_offset_delta));
@@ -213,7 +221,9 @@ impl Log {
         {
             return Ok(Some(Place::of_active(active, self.end)));
         }
-        let count = self.sealed.partition_point(|segment| segment.base <= offset);
+        let count = self
+            .sealed
+            .partition_point(|segment| segment.base <= offset);
         match count.checked_sub(1).and_then(|at| self.sealed.get(at)) {
             Some(segment) => self.place_in(segment).map(Some),
             None => Ok(None),
@@ -287,7 +297,10 @@ impl Log {
     /// What cannot be read of the active segment.
     fn walk_active(&self, interval: u32) -> Result<(Place<'_>, Arc<[Damage]>), StorageError> {
         let Some(active) = &self.active else {
-            return Err(StorageError::damaged(&self.directory, "there is no active segment"));
+            return Err(StorageError::damaged(
+                &self.directory,
+                "there is no active segment",
+            ));
         };
         let segment = Segment::new(active.base, self.end, Arc::clone(&active.file), active.size);
         let (indexes, damage) = segment.rebuild(interval)?;
@@ -302,7 +315,10 @@ impl Log {
 }
 
 fn check_damage(damage: &[Damage], offset: Offset) -> Result<(), ReadError> {
-    match damage.iter().find(|damage| damage.offsets.contains(&offset)) {
+    match damage
+        .iter()
+        .find(|damage| damage.offsets.contains(&offset))
+    {
         Some(damage) => Err(ReadError::Corrupt {
             offset,
             next_good: damage.offsets.end,

@@ -207,7 +207,10 @@ mod tests {
         let bytes = encode_snapshot(&producers(3));
         assert_eq!(bytes.len(), 10 + 2 * SNAPSHOT_ENTRY_BYTES);
         let read = decode_snapshot(bytes.into(), Timestamp(5)).unwrap();
-        let windows: Vec<_> = read.iter().map(|(_, producer)| producer.window().len()).collect();
+        let windows: Vec<_> = read
+            .iter()
+            .map(|(_, producer)| producer.window().len())
+            .collect();
         assert_eq!(windows, [1, 0]);
     }
 
@@ -215,7 +218,10 @@ mod tests {
     fn the_recovery_state_keeps_the_window() {
         let state = RecoveryState {
             end: Offset(200),
-            index: IndexMark { crc: 17, ..IndexMark::default() },
+            index: IndexMark {
+                crc: 17,
+                ..IndexMark::default()
+            },
             producers: producers(7),
         };
         let read = RecoveryState::decode(state.encode().into(), Timestamp(5));

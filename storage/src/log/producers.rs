@@ -146,7 +146,10 @@ impl Producers {
     /// If its epoch is old, or its sequence is not the one that is due.
     pub fn decide(&self, header: &BatchHeader) -> Result<Decision, AppendError> {
         let id = header.producer_id();
-        let Some(known) = (id != ProducerId::NONE).then(|| self.by_id.get(&id)).flatten() else {
+        let Some(known) = (id != ProducerId::NONE)
+            .then(|| self.by_id.get(&id))
+            .flatten()
+        else {
             // Nothing is known: any sequence may come, as retention can have taken what was before.
             return Ok(Decision::Append);
         };
@@ -246,7 +249,14 @@ mod tests {
 
     #[test]
     fn the_last_five_batches_are_recognised() {
-        let producers = after(&[(0, 0, 10), (0, 10, 1), (0, 11, 5), (0, 16, 4), (0, 20, 2), (0, 22, 3)]);
+        let producers = after(&[
+            (0, 0, 10),
+            (0, 10, 1),
+            (0, 11, 5),
+            (0, 16, 4),
+            (0, 20, 2),
+            (0, 22, 3),
+        ]);
         let found: Vec<_> = [(10, 1), (11, 5), (16, 4), (20, 2), (22, 3)]
             .map(|(sequence, records)| duplicate_of(&producers, 0, sequence, records))
             .into();
@@ -254,7 +264,10 @@ mod tests {
         assert_eq!(duplicate_of(&producers, 0, 0, 10), None);
         assert!(matches!(
             producers.decide(&header(0, 0, 10, 0)),
-            Err(AppendError::OutOfOrderSequence { expected: Sequence(25), .. })
+            Err(AppendError::OutOfOrderSequence {
+                expected: Sequence(25),
+                ..
+            })
         ));
     }
 
@@ -265,7 +278,10 @@ mod tests {
         assert!(producers.decide(&header(1, 10, 1, 0)).is_ok());
         assert!(matches!(
             producers.decide(&header(0, 10, 1, 0)),
-            Err(AppendError::ProducerFenced { current: ProducerEpoch(1), .. })
+            Err(AppendError::ProducerFenced {
+                current: ProducerEpoch(1),
+                ..
+            })
         ));
         assert!(producers.decide(&header(2, 10, 1, 0)).is_err());
         assert!(producers.decide(&header(2, 0, 1, 0)).is_ok());

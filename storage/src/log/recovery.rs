@@ -180,7 +180,10 @@ impl Log {
         let newest = listing.snapshots.iter().rfind(|at| **at <= self.end);
         for at in &listing.snapshots {
             let is_base = self.sealed.iter().any(|segment| segment.base == *at)
-                || self.active.as_ref().is_some_and(|active| active.base == *at);
+                || self
+                    .active
+                    .as_ref()
+                    .is_some_and(|active| active.base == *at);
             if *at > self.end || !(is_base || Some(at) == newest) {
                 let path = FileKind::Snapshot.path(&self.directory, *at);
                 removed |= remove_if_there(files, &path)?;
@@ -197,7 +200,7 @@ impl Log {
 
     /// The producers as of the log end: from our file or the newest good snapshot, and the headers
     /// behind it.
-    fn restore_producers(
+    pub(super) fn restore_producers(
         &mut self,
         listing: &Listing,
         resume: Option<RecoveryState>,

@@ -69,7 +69,10 @@ impl Log {
         let mut expired = 0;
         for segment in &self.sealed {
             bytes_left = bytes_left.saturating_sub(segment.size);
-            let is_excess = self.config.retention_bytes.is_some_and(|kept| bytes_left >= kept);
+            let is_excess = self
+                .config
+                .retention_bytes
+                .is_some_and(|kept| bytes_left >= kept);
             let is_below = segment.end <= self.start;
             let is_gone = is_below || is_excess || self.is_old(segment, now)?;
             if !is_gone || segment.end > high_watermark {
@@ -106,7 +109,11 @@ impl Log {
                 _ => {}
             }
         }
-        let below = self.sealed.iter().take_while(|segment| segment.end <= offset).count();
+        let below = self
+            .sealed
+            .iter()
+            .take_while(|segment| segment.end <= offset)
+            .count();
         let removed = self.remove_oldest(below)?;
         let mut epochs = self.epochs.clone();
         epochs.trim_to(offset);

@@ -6,14 +6,8 @@
 use strandline_protocol::{Offset, Timestamp};
 
 use super::{
-    Log,
-    active::Active,
-    epochs::Epochs,
-    errors::AppendError,
-    partition_state::PartitionState,
-    producer_snapshot::encode_snapshot,
-    state_file::replace_hint,
-    units::FileKind,
+    Log, active::Active, epochs::Epochs, errors::AppendError, partition_state::PartitionState,
+    producer_snapshot::encode_snapshot, state_file::replace_hint, units::FileKind,
 };
 use crate::error::StorageError;
 
@@ -54,8 +48,10 @@ impl Log {
         self.write_closing(&old)?;
         self.sealed.push_back(old.seal(self.end)?);
         // What was not written since is at most one segment: a checkpoint is due.
-        self.progress.bytes_since_checkpoint =
-            self.progress.bytes_since_checkpoint.max(self.config.checkpoint_bytes);
+        self.progress.bytes_since_checkpoint = self
+            .progress
+            .bytes_since_checkpoint
+            .max(self.config.checkpoint_bytes);
         Ok(())
     }
 

@@ -1,10 +1,6 @@
 //! The part of recovery that reads the log: what is kept and what is cut.
 
-use std::{
-    collections::VecDeque,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use strandline_protocol::{Offset, Timestamp};
 
@@ -96,12 +92,16 @@ impl Scan<'_> {
     /// If the disk fails.
     pub fn run(mut self, bases: &[Offset]) -> Result<Scanned, StorageError> {
         let recovery_point = self.hint.recovery_point;
-        let trusted = bases.partition_point(|base| *base <= recovery_point).saturating_sub(1);
+        let trusted = bases
+            .partition_point(|base| *base <= recovery_point)
+            .saturating_sub(1);
         let mut sealed = VecDeque::new();
         let mut active = None;
         let mut end = Offset::ZERO;
         for (at, base) in bases.iter().enumerate() {
-            let file = self.files.open(&FileKind::Log.path(self.directory, *base))?;
+            let file = self
+                .files
+                .open(&FileKind::Log.path(self.directory, *base))?;
             let limit = bases.get(at.saturating_add(1)).copied();
             if let (true, Some(limit)) = (at < trusted, limit) {
                 let size = file.size();
@@ -133,7 +133,12 @@ impl Scan<'_> {
                 }
             }
         }
-        Ok(Scanned { sealed, active, end, epochs: self.epochs })
+        Ok(Scanned {
+            sealed,
+            active,
+            end,
+            epochs: self.epochs,
+        })
     }
 
     /// Where to begin in a segment: at the last entry of the indexes that are known to be good.
@@ -227,7 +232,9 @@ impl Scan<'_> {
     fn scan_trusted(&mut self, under: &mut Under) -> Result<Option<Outcome>, StorageError> {
         let file = Arc::clone(&under.file);
         let (end, recovery_point) = (file.size(), self.hint.recovery_point);
-        let goal = under.limit.map_or(recovery_point, |limit| limit.min(recovery_point));
+        let goal = under
+            .limit
+            .map_or(recovery_point, |limit| limit.min(recovery_point));
         let mut walk = HeaderWalk::new(&file, under.position, end, Some(under.expected)).cold();
         while under.expected < goal {
             let reason = match walk.next() {
@@ -279,8 +286,10 @@ impl Scan<'_> {
             }
         };
         if self.hint.shutdown == Shutdown::Unclean {
-            self.report.bytes_scanned =
-                self.report.bytes_scanned.saturating_add(under.position.saturating_sub(from));
+            self.report.bytes_scanned = self
+                .report
+                .bytes_scanned
+                .saturating_add(under.position.saturating_sub(from));
             // What only the page cache of a killed process holds must not count as durable.
             file.sync()?;
         }
@@ -333,7 +342,8 @@ impl Scan<'_> {
 
 impl Under {
     fn take(&mut self, batch: &Located) {
-        self.indexes.note(&batch.header, batch.position, batch.bytes);
+        self.indexes
+            .note(&batch.header, batch.position, batch.bytes);
         self.position = batch.end();
         self.expected = batch.header.end_offset();
     }
@@ -352,7 +362,10 @@ fn bytes_used(file: &Arc<dyn File>, from: u64, end: u64) -> Result<u64, FsError>
         file.populate(at..until)?;
         let view = file.view(at..until)?;
         if let Some(last) = view.iter().rposition(|byte| *byte != 0) {
-            used = at.saturating_sub(from).saturating_add(to_u64(last)).saturating_add(1);
+            used = at
+                .saturating_sub(from)
+                .saturating_add(to_u64(last))
+                .saturating_add(1);
         }
         at = until;
     }

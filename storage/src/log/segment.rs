@@ -132,7 +132,9 @@ impl Segment {
             return Ok(None);
         };
         let (index, time_index) = (OffsetIndex::new(&offsets), TimeIndex::new(&times));
-        let whole = index.valid_entries(self.size).checked_mul(OFFSET_ENTRY_BYTES)
+        let whole = index
+            .valid_entries(self.size)
+            .checked_mul(OFFSET_ENTRY_BYTES)
             == Some(offsets.len())
             && time_index.valid_entries().checked_mul(TIME_ENTRY_BYTES) == Some(times.len());
         // Without an entry nothing can be held against the log; such a segment is short to walk.

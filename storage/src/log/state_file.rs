@@ -99,11 +99,7 @@ pub fn write_file(
 ///
 /// # Errors
 /// If the disk fails or is full; the old one is there still then.
-pub fn replace_file(
-    files: &dyn FileSystem,
-    path: &Path,
-    bytes: &[u8],
-) -> Result<(), StorageError> {
+pub fn replace_file(files: &dyn FileSystem, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     let temporary = temporary(path);
     write_file(files, &temporary, bytes)?.sync()?;
     files.rename(&temporary, path)?;
@@ -115,11 +111,7 @@ pub fn replace_file(
 ///
 /// # Errors
 /// As [`replace_file`].
-pub fn replace_hint(
-    files: &dyn FileSystem,
-    path: &Path,
-    bytes: &[u8],
-) -> Result<(), StorageError> {
+pub fn replace_hint(files: &dyn FileSystem, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     let temporary = temporary(path);
     write_file(files, &temporary, bytes)?;
     files.rename(&temporary, path)?;
@@ -139,7 +131,10 @@ mod tests {
     #[test]
     fn any_flipped_bit_is_noticed() {
         let good = seal(*b"TEST", b"body");
-        assert_eq!(unseal(*b"TEST", good.clone().into()), Some(Bytes::from_static(b"body")));
+        assert_eq!(
+            unseal(*b"TEST", good.clone().into()),
+            Some(Bytes::from_static(b"body"))
+        );
         assert_eq!(unseal(*b"TSET", good.clone().into()), None);
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();

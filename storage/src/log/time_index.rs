@@ -110,7 +110,11 @@ mod tests {
 
     fn index(entries: &[(i64, u32)]) -> Vec<u8> {
         let encode = |&(timestamp, last_offset_delta): &(i64, u32)| {
-            TimeEntry { timestamp: Timestamp(timestamp), last_offset_delta }.encode()
+            TimeEntry {
+                timestamp: Timestamp(timestamp),
+                last_offset_delta,
+            }
+            .encode()
         };
         entries.iter().flat_map(encode).collect()
     }
@@ -119,7 +123,11 @@ mod tests {
     fn finds_the_entry_before() {
         let bytes = index(&[(100, 9), (200, 19)]);
         let index = TimeIndex::new(&bytes);
-        let found = |time| index.before(Timestamp(time)).map(|entry| entry.last_offset_delta);
+        let found = |time| {
+            index
+                .before(Timestamp(time))
+                .map(|entry| entry.last_offset_delta)
+        };
         assert_eq!(
             [found(100), found(101), found(200), found(201)],
             [None, Some(9), Some(9), Some(19)]

@@ -152,7 +152,10 @@ impl Log {
             return Ok(Some(found(offset, header.max_timestamp())));
         }
         let range = batch.position..batch.end();
-        place.file.populate(range.clone()).map_err(StorageError::from)?;
+        place
+            .file
+            .populate(range.clone())
+            .map_err(StorageError::from)?;
         let bytes = place.file.view(range).map_err(StorageError::from)?;
         let mut scratch = Vec::new();
         let corrupt = |error: strandline_protocol::batch::BatchError| ReadError::Corrupt {

@@ -6,15 +6,8 @@
 use strandline_protocol::{Offset, Timestamp};
 
 use super::{
-    Log,
-    active::Active,
-    listing::Listing,
-    producer_snapshot::RECOVERY_FILE,
-    producers::Producers,
-    remove_if_there,
-    retention::rename_away,
-    segment::Segment,
-    units::FileKind,
+    Log, active::Active, listing::Listing, producer_snapshot::RECOVERY_FILE, producers::Producers,
+    remove_if_there, retention::rename_away, segment::Segment, units::FileKind,
 };
 use crate::error::StorageError;
 
@@ -76,10 +69,18 @@ impl Log {
     pub(super) fn drop_segments_from(&mut self, offset: Offset) -> Result<(), StorageError> {
         let (files, directory) = (self.files.as_ref(), &self.directory);
         let mut bases = Vec::new();
-        if self.active.as_ref().is_some_and(|active| active.base >= offset) {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.base >= offset)
+        {
             bases.extend(self.active.take().map(|active| active.base));
         }
-        while self.sealed.back().is_some_and(|segment| segment.base >= offset) {
+        while self
+            .sealed
+            .back()
+            .is_some_and(|segment| segment.base >= offset)
+        {
             bases.extend(self.sealed.pop_back().map(|segment| segment.base));
         }
         for base in bases {
@@ -126,7 +127,8 @@ impl Log {
         for kind in [FileKind::Index, FileKind::TimeIndex] {
             remove_if_there(self.files.as_ref(), &kind.path(&self.directory, base))?;
         }
-        self.sealed.push_back(Segment::new(base, end, file, position));
+        self.sealed
+            .push_back(Segment::new(base, end, file, position));
         Ok(end)
     }
 }

@@ -65,9 +65,18 @@ mod tests {
         assert_eq!(path, Path::new("t-0/00000000000000000042.timeindex"));
         for kind in FileKind::ALL {
             let path = kind.path(Path::new(""), Offset(7));
-            assert_eq!(FileKind::parse(path.to_str().unwrap()), Some((kind, Offset(7))));
+            assert_eq!(
+                FileKind::parse(path.to_str().unwrap()),
+                Some((kind, Offset(7)))
+            );
         }
-        for other in ["7.log", "partition.metadata", "0000000000000000000a.log", "x", ""] {
+        for other in [
+            "7.log",
+            "partition.metadata",
+            "0000000000000000000a.log",
+            "x",
+            "",
+        ] {
             assert_eq!(FileKind::parse(other), None, "{other}");
         }
         assert_eq!(FileKind::parse("00000000000000000007.log.deleted"), None);

@@ -35,8 +35,12 @@ impl Verified {
         let first = parts.partition_point(|part| part.end < range.start);
         let last = parts.partition_point(|part| part.start <= range.end);
         let joined = parts.get(first..last).unwrap_or_default();
-        let start = joined.first().map_or(range.start, |part| part.start.min(range.start));
-        let end = joined.last().map_or(range.end, |part| part.end.max(range.end));
+        let start = joined
+            .first()
+            .map_or(range.start, |part| part.start.min(range.start));
+        let end = joined
+            .last()
+            .map_or(range.end, |part| part.end.max(range.end));
         parts.splice(first..last, [start..end]);
         if parts.len() > PARTS_MAX {
             parts.remove(0);
