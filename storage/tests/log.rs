@@ -52,10 +52,18 @@ fn a_read_ends_at_the_high_watermark() {
     let mut log = rig.open();
     fill(&mut log, 100);
     let ends: Vec<_> = (0..100)
-        .map(|end| log.read(Offset(0), 1 << 20, Offset(end)).unwrap().end_offset.0)
+        .map(|end| {
+            log.read(Offset(0), 1 << 20, Offset(end))
+                .unwrap()
+                .end_offset
+                .0
+        })
         .collect();
     for (end, read) in ends.iter().enumerate() {
-        assert!(*read <= end as i64, "read to {read} though {end} is the end");
+        assert!(
+            *read <= end as i64,
+            "read to {read} though {end} is the end"
+        );
     }
     assert!(ends.windows(2).all(|pair| pair[0] <= pair[1]));
 }

@@ -193,7 +193,7 @@ mod tests {
         let times: Vec<_> = TimeIndex::new(indexes.times()).iter().collect();
         assert_eq!(times, [time(60, 29), time(80, 69)]);
         indexes.finish();
-        assert_eq!(TimeIndex::new(indexes.times()).len(), 2);
+        assert_eq!(TimeIndex::new(indexes.times()).iter().count(), 2);
         assert_eq!(indexes.first_timestamp(), Some(Timestamp(50)));
     }
 

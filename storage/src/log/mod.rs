@@ -30,6 +30,7 @@ mod epochs;
 mod errors;
 mod flush;
 mod indexes;
+pub mod inspect;
 mod listing;
 mod offset_index;
 mod partition_state;
@@ -56,6 +57,7 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
 use strandline_protocol::{LeaderEpoch, Offset, TopicId};
 
 use self::{active::Active, epochs::Epochs, producers::Producers, segment::Segment};
@@ -90,6 +92,8 @@ pub struct Log {
     durable: Offset,
     epochs: Epochs,
     producers: Producers,
+    /// Which closed segments have their indexes mapped, the one that was used last at the end.
+    loaded: Mutex<VecDeque<Offset>>,
     health: Health,
     progress: Progress,
 }
@@ -201,7 +205,7 @@ impl Log {
     /// How many producers are remembered.
     #[must_use]
     pub fn producers(&self) -> usize {
-        self.producers.len()
+        self.producers.count()
     }
 
     /// Whether a failed write or sync has taken the log out of service.

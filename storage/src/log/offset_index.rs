@@ -48,18 +48,6 @@ impl<'a> OffsetIndex<'a> {
         Self { entries }
     }
 
-    /// How many entries there are.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Every entry, in order.
     pub fn iter(&self) -> impl Iterator<Item = OffsetEntry> + 'a {
         self.entries.iter().map(|entry| OffsetEntry::decode(*entry))

@@ -17,7 +17,8 @@ use crate::{
     fs::{FileSystem, FsError},
 };
 
-const STATE_FILE: &str = "partition.state";
+/// The name of our file.
+pub const STATE_FILE: &str = "partition.state";
 const METADATA_FILE: &str = "partition.metadata";
 const KIND: [u8; 4] = *b"SLPS";
 

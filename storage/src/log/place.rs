@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{error::StorageError, fs::File};
 
+/// How many closed segments of one log have their indexes mapped.
+const LOADED_MAX: usize = 16;
+
 /// One segment, as a reader needs it.
 #[derive(Debug)]
 pub struct Place<'a> {
@@ -234,6 +237,7 @@ impl Log {
     pub(super) fn place_in<'a>(&'a self, segment: &'a Segment) -> Result<Place<'a>, StorageError> {
         let interval = self.config.index_interval_bytes;
         let loaded = segment.load(self.files.as_ref(), &self.directory, interval)?;
+        self.note_loaded(segment.base);
         Ok(Place {
             base: segment.base,
             end: segment.end,
@@ -248,6 +252,25 @@ impl Log {
                 times: loaded.times,
             },
         })
+    }
+
+    /// Keeps the number of mapped indexes small: mappings are few, and segments may be many.
+    fn note_loaded(&self, base: Offset) {
+        let mut loaded = self.loaded.lock();
+        if loaded.back() == Some(&base) {
+            return;
+        }
+        loaded.retain(|known| *known != base);
+        loaded.push_back(base);
+        if loaded.len() > LOADED_MAX
+            && let Some(oldest) = loaded.pop_front()
+            && let Ok(at) = self
+                .sealed
+                .binary_search_by_key(&oldest, |segment| segment.base)
+            && let Some(segment) = self.sealed.get(at)
+        {
+            segment.unload();
+        }
     }
 
     /// Every segment from the one that holds `offset` on.

@@ -33,8 +33,8 @@ const SNAPSHOT_ENTRY_BYTES: usize = 46;
 /// Kafka's file for these producers.
 #[must_use]
 pub fn encode_snapshot(producers: &Producers) -> Vec<u8> {
-    let mut body = Vec::with_capacity(producers.len().saturating_mul(SNAPSHOT_ENTRY_BYTES));
-    body.put_i32(i32::try_from(producers.len()).unwrap_or(i32::MAX));
+    let mut body = Vec::with_capacity(producers.count().saturating_mul(SNAPSHOT_ENTRY_BYTES));
+    body.put_i32(i32::try_from(producers.count()).unwrap_or(i32::MAX));
     for (id, producer) in producers.iter() {
         let last = producer.window().last().copied().unwrap_or(BatchMark {
             last_sequence: Sequence::NONE,
@@ -119,7 +119,7 @@ impl RecoveryState {
         body.put_u64(self.index.time_bytes);
         body.put_u32(self.index.crc);
         body.put_i64(self.index.first_timestamp.0);
-        body.put_u32(u32::try_from(self.producers.len()).unwrap_or(u32::MAX));
+        body.put_u32(u32::try_from(self.producers.count()).unwrap_or(u32::MAX));
         for (id, producer) in self.producers.iter() {
             body.put_i64(id.0);
             body.put_i16(producer.epoch.0);

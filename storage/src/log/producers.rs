@@ -120,14 +120,8 @@ pub struct Producers {
 impl Producers {
     /// How many are known.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_id.len()
-    }
-
-    /// Whether none is known.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
     }
 
     /// Every producer, in the order of the ids.
@@ -312,8 +306,8 @@ mod tests {
     fn the_silent_are_forgotten() {
         let mut producers = after(&[(0, 0, 1)]);
         producers.expire(Timestamp(100), 100);
-        assert_eq!(producers.len(), 1);
+        assert_eq!(producers.count(), 1);
         producers.expire(Timestamp(101), 100);
-        assert!(producers.is_empty());
+        assert_eq!(producers.count(), 0);
     }
 }

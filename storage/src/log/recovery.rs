@@ -6,6 +6,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use parking_lot::Mutex;
 use strandline_protocol::{Offset, Timestamp, TopicId};
 
 use super::{
@@ -110,6 +111,7 @@ impl Log {
             active: scanned.active,
             epochs: scanned.epochs,
             producers: Producers::default(),
+            loaded: Mutex::default(),
             health: Health::Online,
             progress: Progress::default(),
         };

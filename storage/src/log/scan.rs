@@ -243,7 +243,7 @@ impl Scan<'_> {
                     continue;
                 }
                 Ok(None) => "the file ends early".to_owned(),
-                Err(WalkError::Broken { reason, .. }) => reason,
+                Err(WalkError::Broken { reason }) => reason,
                 Err(WalkError::Fs(error)) => return Err(error.into()),
             };
             let from = walk.position().saturating_add(1);

@@ -7,7 +7,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strandline_protocol::{Offset, Timestamp};
+use strandline_protocol::Offset;
 
 use super::{
     indexes::Indexes,
@@ -115,14 +115,6 @@ impl Segment {
         *self.loaded.lock() = None;
     }
 
-    /// The largest timestamp and the last offset of the batch that has it.
-    #[must_use]
-    pub fn max_timestamp(&self, loaded: &Loaded) -> Option<(Timestamp, Offset)> {
-        let last = TimeIndex::new(&loaded.times).last()?;
-        let offset = self.base.plus(i64::from(last.last_offset_delta));
-        Some((last.timestamp, offset))
-    }
-
     /// The index files, if they can be right: all entries grow, nothing is left over, and the last
     /// one points to the header that it says.
     fn map(&self, files: &dyn FileSystem, directory: &Path) -> Result<Option<Loaded>, FsError> {
@@ -197,7 +189,7 @@ impl Segment {
                     continue;
                 }
                 Ok(None) => "the log ends early".to_owned(),
-                Err(WalkError::Broken { reason, .. }) => reason,
+                Err(WalkError::Broken { reason }) => reason,
                 Err(WalkError::Fs(error)) => return Err(error),
             };
             let from = walk.position().saturating_add(1);

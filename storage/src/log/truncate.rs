@@ -27,11 +27,11 @@ impl Log {
             return Ok(self.end);
         }
         let result = self.cut_at(offset.max(self.start), now);
-        result.map_err(|error| {
+        if result.is_err() {
             // Half cut is not a state to go on from.
             self.take_offline();
-            error
-        })
+        }
+        result
     }
 
     fn cut_at(&mut self, offset: Offset, now: Timestamp) -> Result<Offset, StorageError> {

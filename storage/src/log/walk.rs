@@ -45,8 +45,6 @@ impl Located {
 pub enum WalkError {
     /// No batch, or not the one that must follow.
     Broken {
-        /// Where.
-        position: u64,
         /// What is wrong.
         reason: String,
     },
@@ -140,7 +138,7 @@ impl<'a> HeaderWalk<'a> {
         }
         let position = self.position;
         let header = self.header()?;
-        let broken = |reason: String| Err(WalkError::Broken { position, reason });
+        let broken = |reason: String| Err(WalkError::Broken { reason });
         let Some(header) = header else {
             return broken("less than a batch header is left".to_owned());
         };
@@ -236,18 +234,6 @@ impl<'a> CheckedWalk<'a> {
         self
     }
 
-    /// Where the next batch begins, or the walk ended or broke.
-    #[must_use]
-    pub const fn position(&self) -> u64 {
-        self.headers.position
-    }
-
-    /// The offset that comes next, if it is known.
-    #[must_use]
-    pub const fn expected(&self) -> Option<Offset> {
-        self.headers.expected
-    }
-
     /// The next batch, all of it checked; none at the end.
     ///
     /// # Errors
@@ -266,8 +252,7 @@ impl<'a> CheckedWalk<'a> {
         if let Err(reason) = BatchView::exactly(&bytes).and_then(|view| view.check_crc()) {
             (self.headers.position, self.headers.expected) = before;
             let reason = reason.to_string();
-            let position = batch.position;
-            return Err(WalkError::Broken { position, reason });
+            return Err(WalkError::Broken { reason });
         }
         Ok(Some(batch))
     }

@@ -141,13 +141,21 @@ pub fn records(bytes: &[u8]) -> Vec<(i64, String)> {
 }
 
 /// Everything from `from` to the end, read in pieces of `bytes_max`.
-pub fn read_all(log: &Log, from: Offset, bytes_max: usize) -> Result<Vec<(i64, String)>, ReadError> {
+pub fn read_all(
+    log: &Log,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<Vec<(i64, String)>, ReadError> {
     let mut found = Vec::new();
     let mut at = from;
     while at < log.end() {
         let fetched = log.read(at, bytes_max, log.end())?;
         fetched.check()?;
-        assert!(fetched.end_offset > at, "nothing at {at} though the log ends at {}", log.end());
+        assert!(
+            fetched.end_offset > at,
+            "nothing at {at} though the log ends at {}",
+            log.end()
+        );
         found.extend(
             records(&fetched.bytes)
                 .into_iter()
