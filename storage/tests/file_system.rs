@@ -283,3 +283,41 @@ fn hundreds_of_files_fit_into_two_descriptors() {
     assert!(fs.descriptors_open() <= 2, "{}", fs.descriptors_open());
     assert_eq!(fs.mappings_open(), 0);
 }
+
+#[test]
+fn threads_that_share_two_descriptors_see_their_own_bytes() {
+    on_every_backend(|fs, directory| {
+        std::thread::scope(|scope| {
+            for thread in 0..4_u8 {
+                scope.spawn(move || {
+                    let mut path = directory.join(format!("{thread}-0"));
+                    let file = fs.create(&path).unwrap();
+                    file.allocate(40_000).unwrap();
+                    for round in 0..40_u64 {
+                        let at = round * 1000;
+                        // By mapping and by `pwritev`.
+                        let length = if round % 2 == 0 { 1000 } else { 3000 };
+                        let bytes = vec![thread; length.min(40_000 - at as usize)];
+                        file.write(at, &[&bytes]).unwrap();
+                        if round % 4 == 0 {
+                            file.sync().unwrap();
+                        }
+                        let next = directory.join(format!("{thread}-{}", round + 1));
+                        fs.rename(&path, &next).unwrap();
+                        path = next;
+                        let view = file.view(0..at + 1000).unwrap();
+                        assert!(view.iter().all(|byte| *byte == thread));
+                    }
+                    fs.remove(&path).unwrap();
+                    assert!(
+                        file.view(0..40_000)
+                            .unwrap()
+                            .iter()
+                            .all(|byte| *byte == thread)
+                    );
+                });
+            }
+        });
+        assert_eq!(names(fs, directory), Vec::<String>::new());
+    });
+}

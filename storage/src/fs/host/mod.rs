@@ -31,7 +31,7 @@ pub trait Writer: Send + Sync + 'static {
     const WRITING: Writing;
 }
 
-/// Bytes are written by a copy into a mapping.
+/// Small writes are copies into a mapping.
 #[derive(Debug)]
 pub enum Mapped {}
 

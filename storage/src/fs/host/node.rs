@@ -37,11 +37,14 @@ use crate::fs::{File, FsError, Operation};
 /// How bytes enter files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writing {
-    /// By a copy into a mapping.
+    /// Small ones by a copy into a mapping, others by `pwritev`.
     Mapped,
     /// By `pwritev`.
     Positional,
 }
+
+/// Up to here a copy into a mapping is the faster way; see [`crate::fs::mapped`].
+const MAPPED_WRITE_MAX: u64 = 2048;
 
 /// A file, shared by all of its handles.
 #[derive(Debug)]
@@ -288,20 +291,22 @@ impl File for Node {
             end.checked_add(u64::try_from(part.len()).ok()?)
         });
         let range = at..end.unwrap_or(u64::MAX);
-        match self.shared.writing {
-            Writing::Mapped => self.change(
+        let length = range.end.saturating_sub(at);
+        if self.shared.writing == Writing::Mapped && length <= MAPPED_WRITE_MAX {
+            self.change(
                 Operation::Write,
                 |state| {
                     self.check_range(&range)?;
                     self.mapping(state, range.end)
                 },
                 |_, mapping| mapping.write(to_usize(&range)?.start, parts),
-            ),
-            Writing::Positional => self.change(
+            )
+        } else {
+            self.change(
                 Operation::Write,
                 |_| self.check_range(&range),
                 |file, ()| write_all(file, at, parts),
-            ),
+            )
         }
     }
 
@@ -331,7 +336,11 @@ impl File for Node {
     }
 
     fn sync(&self) -> Result<(), FsError> {
-        let descriptor = self.descriptor(&mut self.state.lock());
+        let descriptor = {
+            let mut state = self.state.lock();
+            forget_touched(&state);
+            self.descriptor(&mut state)
+        };
         let descriptor = descriptor.map_err(|error| self.error(Operation::Sync, error))?;
         let written = self.written.load(Ordering::SeqCst);
         // A retry after an interruption is none after a failure: nothing has been reported yet.
@@ -343,7 +352,11 @@ impl File for Node {
 
     fn start_writeback(&self, range: Range<u64>) {
         // Without a descriptor there is nothing unsynced.
-        let descriptor = self.state.lock().descriptor.clone();
+        let descriptor = {
+            let state = self.state.lock();
+            forget_touched(&state);
+            state.descriptor.clone()
+        };
         if let Some(descriptor) = descriptor {
             start_writeback(descriptor.file.as_fd(), range);
         }
@@ -381,6 +394,13 @@ impl File for Node {
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Writing back makes pages read-only again.
+fn forget_touched(state: &State) {
+    if let Some(mapping) = &state.mapping {
+        mapping.untouch(0);
     }
 }
 
@@ -431,21 +451,25 @@ fn write_zeros(file: &fs::File, range: &Range<u64>) -> io::Result<()> {
 
 /// Writes `parts` one behind the other with as few system calls as that takes.
 fn write_all(file: &fs::File, at: u64, parts: &[&[u8]]) -> io::Result<()> {
-    /// What one call takes at least everywhere (`IOV_MAX`).
-    const SLICES_MAX: usize = 1024;
-    let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    let mut left = slices.as_mut_slice();
+    /// A batch is written in one or two parts; these take no allocation.
+    const PARTS: usize = 8;
     let mut position = at;
-    // Empty parts in front would look like a call that writes nothing.
-    IoSlice::advance_slices(&mut left, 0);
-    while !left.is_empty() {
-        let (now, _) = left.split_at(left.len().min(SLICES_MAX));
-        let count = rustix::io::retry_on_intr(|| rustix::io::pwritev(file, now, position))?;
-        if count == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+    for parts in parts.chunks(PARTS) {
+        let mut slices = [IoSlice::new(&[]); PARTS];
+        for (slice, part) in slices.iter_mut().zip(parts) {
+            *slice = IoSlice::new(part);
         }
-        position = position.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-        IoSlice::advance_slices(&mut left, count);
+        let mut left = slices.as_mut_slice();
+        // Empty parts in front would look like a call that writes nothing.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let count = rustix::io::retry_on_intr(|| rustix::io::pwritev(file, left, position))?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            position = position.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+            IoSlice::advance_slices(&mut left, count);
+        }
     }
     Ok(())
 }
