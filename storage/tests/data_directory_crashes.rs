@@ -1,5 +1,5 @@
-//! A data directory whose machine crashes in the middle of every step, whose disk is full, and whose
-//! disk fails.
+//! A data directory whose machine crashes in the middle of every step, whose disk is full, and
+//! whose disk fails.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

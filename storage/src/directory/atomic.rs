@@ -16,7 +16,8 @@ use crate::{
 /// What a file is called while it is being written.
 pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
 
-/// Replaces the content of `path`, or creates it. When this returns, a power cut cannot take it back.
+/// Replaces the content of `path`, or creates it. When this returns, a power cut cannot take it
+/// back.
 ///
 /// # Errors
 /// If the disk fails or is full. The old content is there then, unless the very last step (making

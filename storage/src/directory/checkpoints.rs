@@ -2,10 +2,10 @@
 //!
 //! Kafka keeps `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint` and
 //! `replication-offset-checkpoint` as text without a checksum and by the names of topics. A flipped
-//! digit there would have garbage trusted as durable, and a topic that was deleted and created again
-//! would inherit the offsets of the old one. Ours, `checkpoint.sealed`, holds all three offsets
-//! with the topic's id under a checksum; the text files are what Kafka's tools read, and what is left
-//! if ours is gone.
+//! digit there would have garbage trusted as durable, and a topic that was deleted and created
+//! again would inherit the offsets of the old one. Ours, `checkpoint.sealed`, holds all three
+//! offsets with the topic's id under a checksum; the text files are what Kafka's tools read, and
+//! what is left if ours is gone.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, str::FromStr};
 
@@ -50,8 +50,8 @@ impl Checkpoint {
         self.entries.insert(name, (Some(topic_id), offsets));
     }
 
-    /// The offsets of a partition; none if they are not known, or are those of another topic that had
-    /// the same name.
+    /// The offsets of a partition; none if they are not known, or are those of another topic that
+    /// had the same name.
     #[must_use]
     pub fn find(&self, name: &PartitionName, topic_id: TopicId) -> Option<CheckpointedOffsets> {
         let (known, offsets) = self.entries.get(name)?;

@@ -50,12 +50,13 @@ pub struct Identity {
 /// As whose a data directory is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// What a new directory becomes. The ids in it are random, drawn by the caller. Its `node_id` is
-    /// also held against that of an old one.
+    /// What a new directory becomes. The ids in it are random, drawn by the caller. Its `node_id`
+    /// is also held against that of an old one.
     pub identity: Identity,
     /// The cluster that an old directory must belong to, where that is known already.
     pub cluster_id: Option<ClusterId>,
-    /// How many bytes are kept aside for a full disk; see [`super::DataDirectory::release_reserve`].
+    /// How many bytes are kept aside for a full disk; see
+    /// [`super::DataDirectory::release_reserve`].
     pub reserve_bytes: u64,
 }
 
@@ -81,8 +82,8 @@ pub(super) fn establish(
                 return Err(StorageError::damaged(
                     &properties,
                     format!(
-                        "it differs from its twin {TWIN}, whose checksum is right: remove it, and it \
-                         is written again"
+                        "it differs from its twin {TWIN}, whose checksum is right: remove it, and \
+                         it is written again"
                     ),
                 ));
             }

@@ -107,9 +107,9 @@ pub enum PageCache {
 }
 
 impl DataDirectory {
-    /// Opens `path`, which is created if it is not there: takes the lock, reads or gives the identity,
-    /// learns how the run before ended, and, durably, takes away the clean-shutdown mark and enters
-    /// this run, so that appends may begin.
+    /// Opens `path`, which is created if it is not there: takes the lock, reads or gives the
+    /// identity, learns how the run before ended, and, durably, takes away the clean-shutdown mark
+    /// and enters this run, so that appends may begin.
     ///
     /// # Errors
     /// [`StorageError::InUse`] if another process has it, [`StorageError::ForeignDirectory`] if it
@@ -177,8 +177,8 @@ impl DataDirectory {
         self.path.join(name.to_string())
     }
 
-    /// The topic that a partition's files belong to, as its `partition.metadata` says; none if there
-    /// is no such file or it cannot be read as one.
+    /// The topic that a partition's files belong to, as its `partition.metadata` says; none if
+    /// there is no such file or it cannot be read as one.
     ///
     /// # Errors
     /// If the disk fails or the directory is offline.
@@ -203,18 +203,18 @@ impl DataDirectory {
         self.write(|| runs::write(&*self.fs, &self.path, &run))
     }
 
-    /// Writes how far the partitions have come. Durable when it returns. Costs one small file, and is
-    /// due at most a second after new data was synced; off the hot path.
+    /// Writes how far the partitions have come. Durable when it returns. Costs one small file, and
+    /// is due at most a second after new data was synced; off the hot path.
     ///
     /// # Errors
-    /// If the disk fails, or is full even without the reserve; the checkpoint before stands then. If
-    /// the directory is offline.
+    /// If the disk fails, or is full even without the reserve; the checkpoint before stands then.
+    /// If the directory is offline.
     pub fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
         self.write(|| checkpoint.write(&*self.fs, &self.path))
     }
 
-    /// Writes the same to the three files that Kafka's tools read. They are only a fallback here, so
-    /// once a minute and at shutdown is often enough.
+    /// Writes the same to the three files that Kafka's tools read. They are only a fallback here,
+    /// so once a minute and at shutdown is often enough.
     ///
     /// # Errors
     /// As [`DataDirectory::write_checkpoint`].
@@ -226,7 +226,8 @@ impl DataDirectory {
     /// closed and synced every log, and appends nothing any more.
     ///
     /// # Errors
-    /// If the disk fails or the directory is offline; then there is no mark, and the next run recovers.
+    /// If the disk fails or the directory is offline; then there is no mark, and the next run
+    /// recovers.
     pub fn close_clean(
         &self,
         broker_epoch: BrokerEpoch,
@@ -237,8 +238,9 @@ impl DataDirectory {
         self.write(|| runs::write_clean_mark(&*self.fs, &self.path, broker_epoch))
     }
 
-    /// Takes a partition's name away, durably: its files are as good as deleted, and another partition
-    /// may have the name. `unique` is random. Gives the directory to [`DataDirectory::purge`].
+    /// Takes a partition's name away, durably: its files are as good as deleted, and another
+    /// partition may have the name. `unique` is random. Gives the directory to
+    /// [`DataDirectory::purge`].
     ///
     /// Open handles and views of its files stay good.
     ///
@@ -261,8 +263,8 @@ impl DataDirectory {
         self.set_aside(name, SetAside::Stray, unique)
     }
 
-    /// Removes the files of a retired partition. May take long: the caller does it on a thread. If it
-    /// is interrupted, the directory is found among [`Found::doomed`] at the next start.
+    /// Removes the files of a retired partition. May take long: the caller does it on a thread. If
+    /// it is interrupted, the directory is found among [`Found::doomed`] at the next start.
     ///
     /// # Errors
     /// If the disk fails or the directory is offline.
@@ -368,8 +370,8 @@ impl DataDirectory {
         self.run(|| Ok(write()?))
     }
 
-    /// Runs `operation`: not when offline, a second time without the reserve if the disk is full, and
-    /// going offline if the disk fails.
+    /// Runs `operation`: not when offline, a second time without the reserve if the disk is full,
+    /// and going offline if the disk fails.
     fn run<T>(&self, operation: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
         self.check_online()?;
         let mut result = operation();

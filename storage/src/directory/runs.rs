@@ -1,9 +1,9 @@
 //! How the run before this one ended.
 //!
-//! *Pattern: generation clock.* The file `incarnation` names the run that last had the directory: its
-//! broker epoch, the boot of the machine and the mount. Same boot and same mount mean that only a
-//! process died: the page cache still holds what it wrote. `.kafka_cleanshutdown` (Kafka's name and
-//! content) says that everything was closed; it goes, durably, before anything is appended.
+//! *Pattern: generation clock.* The file `incarnation` names the run that last had the directory:
+//! its broker epoch, the boot of the machine and the mount. Same boot and same mount mean that only
+//! a process died: the page cache still holds what it wrote. `.kafka_cleanshutdown` (Kafka's name
+//! and content) says that everything was closed; it goes, durably, before anything is appended.
 
 use std::path::Path;
 

@@ -6,8 +6,8 @@
 //! crc32c <8 hexadecimal digits, over all of the above>
 //! ```
 //!
-//! It can be read with any pager, and one flipped bit is noticed. The kind is under the checksum, so
-//! a file that was put in the place of another is noticed too.
+//! It can be read with any pager, and one flipped bit is noticed. The kind is under the checksum,
+//! so a file that was put in the place of another is noticed too.
 
 use std::path::Path;
 
@@ -36,8 +36,8 @@ pub(super) fn write(
     write_atomically(fs, path, seal(kind, lines).as_bytes())
 }
 
-/// The lines of `path`; none if it does not exist, [`StorageError::Damaged`] if they are not what was
-/// written.
+/// The lines of `path`; none if it does not exist, [`StorageError::Damaged`] if they are not what
+/// was written.
 pub(super) fn read(
     fs: &dyn FileSystem,
     path: &Path,

@@ -36,15 +36,15 @@ pub struct Appended {
 impl Log {
     /// Appends the one batch that `batch` is, as its leader in `leader_epoch`: checks it, decides
     /// by its producer's window whether it is new, and stamps offset, epoch and, if the topic wants
-    /// that, the time. Costs one pass over the bytes for the CRC and one copy; does not wait for the
-    /// disk but at the first append of an epoch and at a roll.
+    /// that, the time. Costs one pass over the bytes for the CRC and one copy; does not wait for
+    /// the disk but at the first append of an epoch and at a roll.
     ///
     /// The batch can be read at once, and is durable once [`Log::durable`] has reached
     /// [`Appended::end_offset`]. A duplicate may not be durable yet either.
     ///
     /// # Errors
-    /// [`AppendError`] says why nothing was appended. After [`AppendError::Storage`] the log refuses
-    /// everything; take the data directory offline.
+    /// [`AppendError`] says why nothing was appended. After [`AppendError::Storage`] the log
+    /// refuses everything; take the data directory offline.
     pub fn append(
         &mut self,
         batch: &[u8],

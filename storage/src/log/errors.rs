@@ -15,8 +15,8 @@ pub enum AppendError {
     Invalid(#[from] BatchError),
     /// The batch is larger than the topic accepts.
     #[error(
-        "the batch has {bytes} bytes, the topic accepts {bytes_max}: send smaller batches, or raise \
-         max.message.bytes"
+        "the batch has {bytes} bytes, the topic accepts {bytes_max}: send smaller batches, or \
+         raise max.message.bytes"
     )]
     TooLarge {
         /// Its size.
@@ -34,7 +34,8 @@ pub enum AppendError {
         /// The broker's clock.
         now: Timestamp,
     },
-    /// The sequence neither follows the last batch of the producer nor repeats one of the last five.
+    /// The sequence neither follows the last batch of the producer nor repeats one of the last
+    /// five.
     #[error("producer {producer} sent sequence {sequence} where {expected} is due")]
     OutOfOrderSequence {
         /// Who.

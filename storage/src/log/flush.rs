@@ -1,7 +1,7 @@
 //! What is durable, and the jobs that make it so.
 //!
-//! *Pattern: write-ahead log.* The durable offset advances over contiguous synced bytes only, to the
-//! end that was published before the sync began.
+//! *Pattern: write-ahead log.* The durable offset advances over contiguous synced bytes only, to
+//! the end that was published before the sync began.
 
 use std::sync::Arc;
 

@@ -174,7 +174,8 @@ mod tests {
     #[test]
     fn entries_come_where_kafka_puts_them() {
         let mut indexes = Indexes::new(Offset(1_000), 250);
-        // Batches of 100 bytes and ten records; the third makes 300 > 250, so the fourth is indexed.
+        // Batches of 100 bytes and ten records; the third makes 300 > 250, so the fourth is
+        // indexed.
         for (batch, time) in [50, 40, 60, 55, 70, 65, 80].into_iter().enumerate() {
             let batch = i64::try_from(batch).unwrap();
             let position = u64::try_from(batch * 100).unwrap();

@@ -134,7 +134,8 @@ impl Producers {
         self.by_id.insert(id, producer);
     }
 
-    /// Whether a batch that a client sent is new, a duplicate or not to be accepted. Changes nothing.
+    /// Whether a batch that a client sent is new, a duplicate or not to be accepted. Changes
+    /// nothing.
     ///
     /// # Errors
     /// If its epoch is old, or its sequence is not the one that is due.

@@ -212,8 +212,8 @@ impl Log {
         })
     }
 
-    /// What a [`Log::read`] of the same arguments would have to wait for the disk for; none if it is
-    /// in memory. Populate it without the lock, then read.
+    /// What a [`Log::read`] of the same arguments would have to wait for the disk for; none if it
+    /// is in memory. Populate it without the lock, then read.
     #[must_use]
     pub fn cold_range(&self, from: Offset, bytes_max: usize) -> Option<ColdRange> {
         let place = self.place_of(from).ok()??;

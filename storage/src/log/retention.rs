@@ -46,8 +46,8 @@ impl Removed {
 }
 
 impl Log {
-    /// Removes the oldest segments whose records are older than `retention.ms`, or that lie in front
-    /// of the last `retention.bytes`, or below the log start; none that reaches above
+    /// Removes the oldest segments whose records are older than `retention.ms`, or that lie in
+    /// front of the last `retention.bytes`, or below the log start; none that reaches above
     /// `high_watermark`. Works on a full disk.
     ///
     /// # Errors
@@ -83,9 +83,9 @@ impl Log {
         self.remove_oldest(expired)
     }
 
-    /// Moves the log start to `offset` (`DeleteRecords`), durably, and removes what lies below it in
-    /// whole segments. The caller has made sure that `offset` is not above the high watermark. Does
-    /// nothing if the log starts there or later.
+    /// Moves the log start to `offset` (`DeleteRecords`), durably, and removes what lies below it
+    /// in whole segments. The caller has made sure that `offset` is not above the high watermark.
+    /// Does nothing if the log starts there or later.
     ///
     /// # Errors
     /// If `offset` is above the log end, or the disk fails. On [`StorageError::is_full`] whole

@@ -1,7 +1,7 @@
 //! Cutting the log where it diverged from its leader's.
 //!
-//! What is cut is zeroed and not shortened, as readers may still have views of it; the log then goes
-//! on in a new segment. Recovery ends a segment where its successor begins.
+//! What is cut is zeroed and not shortened, as readers may still have views of it; the log then
+//! goes on in a new segment. Recovery ends a segment where its successor begins.
 
 use strandline_protocol::{Offset, Timestamp};
 

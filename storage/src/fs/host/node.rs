@@ -143,7 +143,8 @@ impl Node {
         let metadata = file.metadata()?;
         if self.identity != (metadata.dev(), metadata.ino()) {
             return Err(io::Error::other(
-                "another file has taken its place: nothing but the broker may work in its directory",
+                "another file has taken its place: nothing but the broker may work in its \
+                 directory",
             ));
         }
         let descriptor = Arc::new(Descriptor {

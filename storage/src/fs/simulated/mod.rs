@@ -2,10 +2,10 @@
 //!
 //! # Fault model
 //!
-//! **Power cuts** ([`SimulatedDisk::power_cut`]). What was synced is there. Of everything else, each
-//! part is found or not, independently:
-//! - Every 512-byte sector written since the last sync of its file: as it was at that sync, as it is
-//!   now, or as it was in between (the kernel writes back when it likes, in any order). One in
+//! **Power cuts** ([`SimulatedDisk::power_cut`]). What was synced is there. Of everything else,
+//! each part is found or not, independently:
+//! - Every 512-byte sector written since the last sync of its file: as it was at that sync, as it
+//!   is now, or as it was in between (the kernel writes back when it likes, in any order). One in
 //!   eight that is found is *torn*: its beginning is new, its rest is old.
 //! - The size of a file: what was allocated and not synced may be gone, with the data in it; what
 //!   is allocated and was never written reads as zeros.
@@ -16,16 +16,18 @@
 //! **Killed processes** ([`SimulatedDisk::kill`]): nothing is lost, locks are free, the boot is the
 //! same.
 //!
-//! **Crashes at a point** ([`SimulatedDisk::crash_after`]): the machine goes off in the middle of the
-//! n-th operation that changes something. That operation has been done in memory (a sync has not),
-//! but its caller gets an error, and so does every caller after it, until the power cut or the kill.
+//! **Crashes at a point** ([`SimulatedDisk::crash_after`]): the machine goes off in the middle of
+//! the n-th operation that changes something. That operation has been done in memory (a sync has
+//! not), but its caller gets an error, and so does every caller after it, until the power cut or
+//! the kill.
 //!
-//! **Failures** ([`Fault`]): the n-th operation of a kind, on certain paths, fails, a number of times.
-//! Unless it is a sync it has done nothing then. A sync that fails has written some of what it was to
-//! write; the rest is not dirty any more, so a later sync that works does not write it, though it
-//! is still read (as Linux does: "fsyncgate").
+//! **Failures** ([`Fault`]): the n-th operation of a kind, on certain paths, fails, a number of
+//! times. Unless it is a sync it has done nothing then. A sync that fails has written some of what
+//! it was to write; the rest is not dirty any more, so a later sync that works does not write it,
+//! though it is still read (as Linux does: "fsyncgate").
 //!
-//! **A full disk** ([`SimulatedDisk::set_capacity`]): allocating beyond it fails; names cost nothing.
+//! **A full disk** ([`SimulatedDisk::set_capacity`]): allocating beyond it fails; names cost
+//! nothing.
 //!
 //! **Rot** ([`SimulatedDisk::rot`]): bits flip where they are stored, and no operation reports it.
 //!
