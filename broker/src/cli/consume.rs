@@ -89,7 +89,7 @@ impl ConsumeArguments {
             let Some(records) = polled else {
                 break;
             };
-            let written = self.write(&records, &mut left, &mut sink);
+            let written = self.write(records, &mut left, &mut sink);
             // What is readable before a damaged record is printed first.
             sink.flush()?;
             written?;
@@ -105,18 +105,14 @@ impl ConsumeArguments {
         }
     }
 
-    fn write(
-        &self,
-        records: &Records,
-        left: &mut u64,
-        sink: &mut Sink,
-    ) -> Result<(), CommandError> {
-        for record in records.iter() {
-            if *left == 0 {
-                break;
-            }
-            *left -= 1;
+    fn write(&self, records: Records, left: &mut u64, sink: &mut Sink) -> Result<(), CommandError> {
+        let count = usize::try_from(*left).unwrap_or(usize::MAX);
+        if self.format.shows_headers() {
+            return self.write_owned(records, count, left, sink);
+        }
+        for record in records.iter().take(count) {
             let record = record?;
+            *left -= 1;
             let shown = Shown {
                 topic: &self.topic,
                 partition: records.partition(),
@@ -127,9 +123,34 @@ impl ConsumeArguments {
                 headers: std::iter::empty(),
             };
             self.format.write(&shown, &mut sink.gathered);
-            if sink.gathered.len() >= WRITE_BYTES {
-                sink.flush()?;
-            }
+            sink.flush_if_full()?;
+        }
+        Ok(())
+    }
+
+    /// As `write`, with headers, which only an owned record has at hand.
+    fn write_owned(
+        &self,
+        records: Records,
+        count: usize,
+        left: &mut u64,
+        sink: &mut Sink,
+    ) -> Result<(), CommandError> {
+        for record in records.into_owned().take(count) {
+            let record = record?;
+            *left -= 1;
+            let headers = record.headers.iter();
+            let shown = Shown {
+                topic: &self.topic,
+                partition: record.partition,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+                headers: headers.map(|(name, value)| (name.as_str(), value.as_deref())),
+            };
+            self.format.write(&shown, &mut sink.gathered);
+            sink.flush_if_full()?;
         }
         Ok(())
     }
@@ -161,6 +182,13 @@ impl Sink {
         })
     }
 
+    fn flush_if_full(&mut self) -> Result<(), CommandError> {
+        if self.gathered.len() >= WRITE_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> Result<(), CommandError> {
         let written = self.out.write_all(&self.gathered);
         self.gathered.clear();
@@ -174,7 +202,7 @@ struct Reader(Option<AsyncFd<OwnedFd>>);
 impl Reader {
     fn of_stdout() -> Self {
         let descriptor = io::stdout().as_fd().try_clone_to_owned().ok();
-        let watch = |it| AsyncFd::with_interest(it, Interest::ERROR).ok();
+        let watch = |it| AsyncFd::try_with_interest(it, Interest::ERROR).ok();
         Self(descriptor.and_then(watch))
     }
 

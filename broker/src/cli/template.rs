@@ -55,6 +55,11 @@ const FIELDS: [(char, Part); 7] = [
 ];
 
 impl Template {
+    /// Whether headers are asked for.
+    pub fn shows_headers(&self) -> bool {
+        self.0.contains(&Part::Headers)
+    }
+
     /// Writes what the template says of `record` to `out`.
     pub fn write<'a, H>(&self, record: &Shown<'a, H>, out: &mut Vec<u8>)
     where

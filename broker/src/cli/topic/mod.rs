@@ -30,7 +30,7 @@ pub enum TopicCommand {
 #[command(after_help = "\
 Examples:
   strandline topic create logs
-  strandline topic create orders --partitions 8 --config retention.ms=86400000 --config flush=async")]
+  strandline topic create orders --partitions 8 --config retention.ms=86400000")]
 pub struct CreateArguments {
     /// Its name: letters, digits, '.', '_' and '-', at most 249 of them.
     #[arg(value_name = "NAME", value_parser = topic_name)]

@@ -45,7 +45,7 @@ pub fn measure(probes: &mut Probes, directory: &Path) -> Result<(), CommandError
 
 fn append_mapped(directory: &Path, chunk: usize) -> io::Result<f64> {
     let path = directory.join("append");
-    prewarm(quantity::length(SEGMENT_BYTES));
+    prewarm(2 * quantity::length(SEGMENT_BYTES));
     let block = vec![3_u8; chunk];
     let started = Instant::now();
     let mut segment = MappedFile::create(&path, quantity::length(SEGMENT_BYTES))?;
@@ -62,7 +62,7 @@ fn append_mapped(directory: &Path, chunk: usize) -> io::Result<f64> {
 
 fn append_pwrite(directory: &Path, chunk: usize) -> io::Result<f64> {
     let path = directory.join("append");
-    prewarm(quantity::length(SEGMENT_BYTES));
+    prewarm(2 * quantity::length(SEGMENT_BYTES));
     let block = vec![3_u8; chunk];
     let started = Instant::now();
     let segment = File::create_new(&path)?;
