@@ -3,12 +3,17 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
+    thread,
 };
 
 use clap::Args;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use strandline_client::{ClientError, Consumer, ConsumerOptions, Records, StartAt};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::sync::oneshot;
 
 use super::{
     connection::{ConnectionArguments, check_partition, describe},
@@ -79,12 +84,12 @@ impl ConsumeArguments {
         }
         let mut sink = Sink::open()?;
         let mut left = self.max_messages.unwrap_or(u64::MAX);
-        let mut reader = Reader::of_stdout();
+        let mut reader_gone = reader_gone();
         while left > 0 {
             let polled = tokio::select! {
                 biased;
                 polled = self.poll(&mut consumer) => polled?,
-                () = reader.gone() => return Err(CommandError::closed_pipe()),
+                _ = &mut reader_gone => return Err(CommandError::closed_pipe()),
             };
             let Some(records) = polled else {
                 break;
@@ -196,21 +201,22 @@ impl Sink {
     }
 }
 
-/// Whoever reads standard output, if that can be watched: a pipe, but not a file.
-struct Reader(Option<AsyncFd<OwnedFd>>);
-
-impl Reader {
-    fn of_stdout() -> Self {
-        let descriptor = io::stdout().as_fd().try_clone_to_owned().ok();
-        let watch = |it| AsyncFd::try_with_interest(it, Interest::ERROR).ok();
-        Self(descriptor.and_then(watch))
-    }
-
-    /// Returns once nobody reads any more, so that a quiet topic does not keep the command alive.
-    async fn gone(&mut self) {
-        match &self.0 {
-            Some(pipe) if pipe.ready(Interest::ERROR).await.is_ok() => {}
-            _ => std::future::pending().await,
+/// Resolves once nobody reads standard output any more, so that a quiet topic does not keep the
+/// command alive. Never for a file. A thread of its own waits for it, as long as the process lives.
+fn reader_gone() -> oneshot::Receiver<()> {
+    let (gone, watch) = oneshot::channel();
+    thread::spawn(move || {
+        let stdout = io::stdout();
+        // No event is asked for, so only an error or a hang-up ends the wait.
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        loop {
+            match poll(&mut watched, None) {
+                Err(Errno::INTR) => {}
+                Ok(_) => break drop(gone.send(())),
+                // What cannot be watched is not: the sender stays, so that nobody is told.
+                Err(_) => break std::mem::forget(gone),
+            }
         }
-    }
+    });
+    watch
 }

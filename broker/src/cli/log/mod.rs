@@ -1,10 +1,19 @@
 //! `strandline log`: looks into the files of a broker that is stopped.
 
-use std::path::PathBuf;
+mod dump;
+mod repair;
+mod verify;
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use strandline_storage::{
+    StorageError,
+    fs::{CacheLimits, Entry, FileSystem, Lock, mapped::MappedFileSystem},
+};
 
 use super::{error::CommandError, output::OutputArguments};
+use repair::Execution;
 
 /// Dump, verify and repair the files of a stopped broker.
 #[derive(Debug, Subcommand)]
@@ -40,9 +49,10 @@ pub struct VerifyArguments {
     pub output: OutputArguments,
 }
 
-/// Cut a damaged log at its first bad batch. Shows what it would do unless --execute is given.
+/// Take what is damaged out of a log. Shows what it would do unless --execute is given.
 ///
-/// What is cut off is kept beside the log under a name that says so.
+/// Good batches stay, with their offsets. What is taken out is kept beside the log in files whose
+/// names end in .removed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -65,6 +75,88 @@ impl LogCommand {
     /// # Errors
     /// If the files cannot be read, or what they hold is damaged.
     pub fn run(self) -> Result<(), CommandError> {
-        Err(CommandError::failure("log tools are not there yet"))
+        match self {
+            Self::Dump(dump) => dump::run(&dump.paths, dump.output.output),
+            Self::Verify(verify) => verify::run(&verify.directory, verify.output.output),
+            Self::Repair(repair) => {
+                let execution = if repair.execute {
+                    Execution::Do
+                } else {
+                    Execution::Show
+                };
+                repair::run(&repair.directory, execution, repair.output.output)
+            }
+        }
     }
+}
+
+/// The files of this machine.
+fn files() -> MappedFileSystem {
+    MappedFileSystem::new(CacheLimits::of_process())
+}
+
+/// The directories of partitions that `directory` stands for: itself, or those in it.
+fn partitions(files: &dyn FileSystem, directory: &Path) -> Result<Vec<PathBuf>, CommandError> {
+    let entries = list(files, directory)?;
+    if entries.iter().any(is_segment) {
+        return Ok(vec![directory.to_path_buf()]);
+    }
+    let mut found = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.is_directory) {
+        let path = directory.join(&entry.name);
+        if list(files, &path)?.iter().any(is_segment) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        let message = format!("{} holds no log", directory.display());
+        return Err(CommandError::failure(message)
+            .hint("give a data directory, or a partition's directory in it"));
+    }
+    Ok(found)
+}
+
+fn is_segment(entry: &Entry) -> bool {
+    !entry.is_directory && entry.name.ends_with(".log")
+}
+
+fn list(files: &dyn FileSystem, directory: &Path) -> Result<Vec<Entry>, CommandError> {
+    check_there(directory)?;
+    files
+        .list(directory)
+        .map_err(|error| storage_error(&error.into()))
+}
+
+/// Holds the lock of the data directory, so that no broker is at work in it meanwhile. A copy of a
+/// partition elsewhere has no lock.
+fn lock(files: &dyn FileSystem, partition: &Path) -> Result<Option<Box<dyn Lock>>, CommandError> {
+    let partition = partition.canonicalize();
+    let partition = partition.map_err(|error| CommandError::io("cannot lock", &error))?;
+    let Some(data) = partition.parent().filter(|data| data.join(LOCK).exists()) else {
+        return Ok(None);
+    };
+    match files.lock(&data.join(LOCK)) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.is_locked() => {
+            let message = format!("a broker is at work in {}", data.display());
+            Err(CommandError::failure(message).hint("stop it first"))
+        }
+        Err(error) => Err(storage_error(&error.into())),
+    }
+}
+
+/// The lock file of a data directory.
+const LOCK: &str = ".lock";
+
+fn check_there(path: &Path) -> Result<(), CommandError> {
+    match path.metadata() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(CommandError::io(path.display(), &error).hint("check the path")),
+    }
+}
+
+/// What storage says, with its remedy as the hint.
+fn storage_error(error: &StorageError) -> CommandError {
+    CommandError::failure_with_remedy(&error.to_string())
 }
