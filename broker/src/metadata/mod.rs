@@ -12,8 +12,6 @@ mod batches;
 mod error;
 mod queue;
 mod replay;
-#[cfg(test)]
-mod tests;
 
 use std::{fmt, sync::Arc};
 
