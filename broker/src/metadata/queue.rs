@@ -130,13 +130,18 @@ impl Queue {
                 |failure| Err(Failure::new(ErrorCode::STORAGE_ERROR, failure)),
             );
             // What refused may rest on entries that are not durable, so a refusal waits as well.
-            let ready = state.park(Proposal { reply, to });
+            let mut ready: Vec<Proposal> = state.park(Proposal { reply, to }).into_iter().collect();
             if let Some(error) = state.broken.take() {
                 self.fail(&error);
             }
-            (ready, state.next_job())
+            let job = state.next_job();
+            if job.is_none() && state.sync == Sync::Idle {
+                // The log is out of service and hands out no sync: nobody must wait for one.
+                ready.extend(state.waiting.drain().into_iter().map(unknown));
+            }
+            (ready, job)
         };
-        if let Some(proposal) = ready {
+        for proposal in ready {
             proposal.release();
         }
         if let Some(job) = job {
@@ -226,15 +231,17 @@ impl Queue {
     }
 }
 
-/// The sync of its entries failed: whether they survive a restart, nobody can tell.
+/// The sync of its entries failed: whether they survive a restart, nobody can tell. What was refused
+/// as a whole has written nothing, and stays refused.
 fn unknown(proposal: Proposal) -> Proposal {
+    let Proposal { reply, to } = proposal;
     Proposal {
-        reply: Err(Failure::new(
+        reply: reply.and(Err(Failure::new(
             ErrorCode::UNKNOWN_SERVER_ERROR,
             "the metadata log failed while it wrote the change: look after a restart whether it is \
              there",
-        )),
-        to: proposal.to,
+        ))),
+        to,
     }
 }
 
