@@ -52,7 +52,7 @@ mod routing;
 
 pub use strandline_protocol as protocol;
 
-pub use admin::{Admin, DeletedUpTo, ListedPartition, TopicDescription};
+pub use admin::{Admin, TopicDescription};
 pub use client::Client;
 pub use consumer::{
     Consumer, ConsumerOptions, OutOfRange, OwnedRecord, Position, Record, RecordStream, Records,
@@ -64,3 +64,4 @@ pub use producer::{
     Compression, Delivery, NewRecord, Partitioner, Producer, ProducerOptions, RecordPosition,
     murmur2, partition_for_key,
 };
+pub use routing::{DeletedUpTo, ListedPartition};

@@ -5,14 +5,19 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use strandline_protocol::{
-    LeaderEpoch, Offset, PartitionId, Timestamp, TopicId,
+    Offset, PartitionId, TopicId,
     messages::{
-        BrokerMetadata, ConfigChange, ConfigEntry, DescribeBrokerResponse, NewPartitions, NewTopic,
-        OffsetQuery, PartitionMetadata,
+        AlterConfigsRequest, BrokerMetadata, ConfigChange, ConfigEntry, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteTopicsRequest, DescribeBrokerRequest, DescribeBrokerResponse,
+        DescribeConfigsRequest, MetadataRequest, NewPartitions, NewTopic, OffsetQuery,
+        PartitionMetadata, TopicResult,
     },
 };
 
-use crate::{ClientError, routing::Cluster};
+use crate::{
+    ClientError,
+    routing::{Cluster, DeletedUpTo, ListedPartition},
+};
 
 /// A topic as the cluster knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,28 +32,6 @@ pub struct TopicDescription {
     pub batch_bytes_max: u32,
     /// Its partitions, in order.
     pub partitions: Vec<PartitionMetadata>,
-}
-
-/// What was looked up in one partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListedPartition {
-    /// The partition.
-    pub partition: PartitionId,
-    /// The offset; none if no record is that young.
-    pub offset: Option<Offset>,
-    /// The timestamp of the record that was found by time.
-    pub timestamp: Option<Timestamp>,
-    /// The leader epoch there.
-    pub leader_epoch: LeaderEpoch,
-}
-
-/// What is left of one partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeletedUpTo {
-    /// The partition.
-    pub partition: PartitionId,
-    /// The first offset that is left.
-    pub log_start_offset: Offset,
 }
 
 /// Looks at topics, creates them, changes them. Cheap to clone.
@@ -72,32 +55,48 @@ impl Admin {
     ///
     /// # Errors
     /// The first topic that was refused; others may have been created.
-    pub async fn create_topics(&self, _topics: &[NewTopic]) -> Result<Vec<TopicId>, ClientError> {
-        todo!()
+    pub async fn create_topics(&self, topics: &[NewTopic]) -> Result<Vec<TopicId>, ClientError> {
+        let request = CreateTopicsRequest {
+            topics: topics.to_vec(),
+            validate_only: false,
+        };
+        let results = self.cluster.ask(&request).await?.topics;
+        all_done(&results)?;
+        Ok(results.into_iter().map(|result| result.id).collect())
     }
 
     /// Checks whether topics could be created, and creates none.
     ///
     /// # Errors
     /// The first topic that would be refused.
-    pub async fn validate_topics(&self, _topics: &[NewTopic]) -> Result<(), ClientError> {
-        todo!()
+    pub async fn validate_topics(&self, topics: &[NewTopic]) -> Result<(), ClientError> {
+        let request = CreateTopicsRequest {
+            topics: topics.to_vec(),
+            validate_only: true,
+        };
+        all_done(&self.cluster.ask(&request).await?.topics)
     }
 
     /// Deletes topics and all that is in them.
     ///
     /// # Errors
     /// The first topic that was refused; others may have been deleted.
-    pub async fn delete_topics(&self, _names: &[&str]) -> Result<(), ClientError> {
-        todo!()
+    pub async fn delete_topics(&self, names: &[&str]) -> Result<(), ClientError> {
+        let request = DeleteTopicsRequest {
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+        };
+        all_done(&self.cluster.ask(&request).await?.topics)
     }
 
     /// Adds partitions. Keys map to other partitions afterwards.
     ///
     /// # Errors
     /// The first topic that was refused; others may have been changed.
-    pub async fn create_partitions(&self, _topics: &[NewPartitions]) -> Result<(), ClientError> {
-        todo!()
+    pub async fn create_partitions(&self, topics: &[NewPartitions]) -> Result<(), ClientError> {
+        let request = CreatePartitionsRequest {
+            topics: topics.to_vec(),
+        };
+        all_done(&self.cluster.ask(&request).await?.topics)
     }
 
     /// Tells all about topics, in the order of `names`.
@@ -106,9 +105,20 @@ impl Admin {
     /// [`ClientError::UnknownTopic`].
     pub async fn describe_topics(
         &self,
-        _names: &[&str],
+        names: &[&str],
     ) -> Result<Vec<TopicDescription>, ClientError> {
-        todo!()
+        let asked = names.iter().map(|&name| name.to_owned()).collect();
+        let mut found = BTreeMap::new();
+        for topic in self.pages(Some(asked)).await? {
+            found.insert(topic.name.clone(), topic);
+        }
+        let unknown = |name: &str| ClientError::UnknownTopic {
+            topic: name.to_owned(),
+        };
+        let topics = names.iter();
+        topics
+            .map(|&name| found.get(name).cloned().ok_or_else(|| unknown(name)))
+            .collect()
     }
 
     /// Tells all about all topics, in the order of their names.
@@ -116,7 +126,32 @@ impl Admin {
     /// # Errors
     /// If no broker answers.
     pub async fn list_topics(&self) -> Result<Vec<TopicDescription>, ClientError> {
-        todo!()
+        self.pages(None).await
+    }
+
+    /// Every page, with the partitions of one topic put together.
+    async fn pages(
+        &self,
+        names: Option<Vec<String>>,
+    ) -> Result<Vec<TopicDescription>, ClientError> {
+        let mut topics: Vec<TopicDescription> = Vec::new();
+        let pages = self.cluster.metadata(names).await?;
+        for topic in pages.into_iter().flat_map(|page| page.topics) {
+            if !topic.failure.error.is_none() {
+                return Err(ClientError::of_topic(&topic.name, topic.failure));
+            }
+            match topics.last_mut() {
+                Some(last) if last.name == topic.name => last.partitions.extend(topic.partitions),
+                _ => topics.push(TopicDescription {
+                    name: topic.name,
+                    id: topic.id,
+                    compression: topic.compression,
+                    batch_bytes_max: topic.batch_bytes_max,
+                    partitions: topic.partitions,
+                }),
+            }
+        }
+        Ok(topics)
     }
 
     /// Tells which brokers are registered.
@@ -124,15 +159,28 @@ impl Admin {
     /// # Errors
     /// If no broker answers.
     pub async fn list_brokers(&self) -> Result<Vec<BrokerMetadata>, ClientError> {
-        todo!()
+        let request = MetadataRequest {
+            topics: Some(Vec::new()),
+            cursor: None,
+        };
+        Ok(self.cluster.ask(&request).await?.brokers)
     }
 
     /// Tells the configuration of one topic, every key in order.
     ///
     /// # Errors
     /// [`ClientError::UnknownTopic`].
-    pub async fn describe_configs(&self, _topic: &str) -> Result<Vec<ConfigEntry>, ClientError> {
-        todo!()
+    pub async fn describe_configs(&self, topic: &str) -> Result<Vec<ConfigEntry>, ClientError> {
+        let request = DescribeConfigsRequest {
+            topics: vec![topic.to_owned()],
+        };
+        let mut topics = self.cluster.ask(&request).await?.topics;
+        let found = topics.pop().ok_or_else(|| ClientError::UnknownTopic {
+            topic: topic.to_owned(),
+        })?;
+        let failure = found.failure.into_result();
+        failure.map_err(|failure| ClientError::of_topic(topic, failure))?;
+        Ok(found.entries)
     }
 
     /// Changes keys of one topic, all or none. Sets keys to the same values however often it is
@@ -142,10 +190,16 @@ impl Admin {
     /// What the broker says to an unknown key or to a value that is not valid.
     pub async fn alter_configs(
         &self,
-        _topic: &str,
-        _changes: Vec<ConfigChange>,
+        topic: &str,
+        changes: Vec<ConfigChange>,
     ) -> Result<(), ClientError> {
-        todo!()
+        let request = AlterConfigsRequest {
+            topic: topic.to_owned(),
+            changes,
+            validate_only: false,
+        };
+        let failure = self.cluster.ask(&request).await?.failure.into_result();
+        failure.map_err(|failure| ClientError::of_topic(topic, failure))
     }
 
     /// Looks up an offset in every partition of a topic, in order.
@@ -154,10 +208,17 @@ impl Admin {
     /// [`ClientError::UnknownTopic`], and what a leader says.
     pub async fn list_offsets(
         &self,
-        _topic: &str,
-        _query: OffsetQuery,
+        topic: &str,
+        query: OffsetQuery,
     ) -> Result<Vec<ListedPartition>, ClientError> {
-        todo!()
+        let topic = self.cluster.topic_now(topic).await?;
+        let partitions = 0..topic.partition_count();
+        let queries = partitions.map(|partition| (PartitionId(partition), query));
+        let found = self
+            .cluster
+            .list_offsets(&topic, &queries.collect())
+            .await?;
+        Ok(found.into_values().collect())
     }
 
     /// Deletes the records below an offset of some partitions of a topic; an offset of none deletes
@@ -167,10 +228,15 @@ impl Admin {
     /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], and what a leader says.
     pub async fn delete_records(
         &self,
-        _topic: &str,
-        _before: &BTreeMap<PartitionId, Option<Offset>>,
+        topic: &str,
+        before: &BTreeMap<PartitionId, Option<Offset>>,
     ) -> Result<Vec<DeletedUpTo>, ClientError> {
-        todo!()
+        let topic = self.cluster.topic_now(topic).await?;
+        for &partition in before.keys() {
+            topic.check(partition)?;
+        }
+        let deleted = self.cluster.delete_records(&topic, before).await?;
+        Ok(deleted.into_values().collect())
     }
 
     /// Tells about the process of the broker that answers.
@@ -178,6 +244,15 @@ impl Admin {
     /// # Errors
     /// If no broker answers.
     pub async fn describe_broker(&self) -> Result<DescribeBrokerResponse, ClientError> {
-        todo!()
+        self.cluster.ask(&DescribeBrokerRequest {}).await
     }
+}
+
+/// The first topic that failed.
+fn all_done(results: &[TopicResult]) -> Result<(), ClientError> {
+    for result in results {
+        let failure = result.failure.clone().into_result();
+        failure.map_err(|failure| ClientError::of_topic(&result.name, failure))?;
+    }
+    Ok(())
 }

@@ -1,16 +1,291 @@
 //! Which broker to ask: what is known of the cluster, and the connections to it.
-use std::sync::Arc;
+//!
+//! **Owns** the image of the cluster, its refreshing, and the way to a leader. **Never** decides
+//! whether a write may be repeated: that is the producer's.
 
-use crate::{ClientError, ClientOptions};
+mod backoff;
+mod image;
+mod leaders;
+mod links;
+mod watch;
 
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
+
+pub(crate) use backoff::Backoff;
+pub(crate) use image::{Image, Topic};
+pub use leaders::{DeletedUpTo, ListedPartition};
+pub(crate) use links::Links;
+use parking_lot::Mutex;
+use strandline_protocol::{
+    ClusterId, ErrorClass, ErrorCode, Offset, PartitionId,
+    api::Retry,
+    limits::ENTRIES_PER_REQUEST_MAX,
+    messages::{BrokerMetadata, Failure, MetadataRequest, Request, TopicMetadata},
+};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{ClientError, ClientOptions, connection::Connection};
+
+/// A cluster, as all producers, consumers and admins of one client share it.
 #[derive(Debug)]
-pub(crate) struct Cluster {}
+pub(crate) struct Cluster {
+    pub(crate) options: ClientOptions,
+    bootstrap: Vec<String>,
+    links: Links,
+    /// The address that answered last; asked first.
+    preferred: Mutex<String>,
+    image: tokio::sync::watch::Sender<Arc<Image>>,
+    watched: Mutex<BTreeSet<String>>,
+    more_topics: Arc<Notify>,
+    watching: OnceLock<()>,
+    cluster_id: ClusterId,
+}
 
 impl Cluster {
+    /// Asks the addresses in turn, once.
     pub(crate) async fn connect(
-        _bootstrap: Vec<String>,
-        _options: ClientOptions,
+        bootstrap: Vec<String>,
+        options: ClientOptions,
     ) -> Result<Arc<Self>, ClientError> {
-        todo!()
+        let first = Links::new(&options, None);
+        let (address, connection) = first_that_answers(&first, &bootstrap).await?;
+        let cluster_id = connection.hello().cluster_id;
+        drop(connection);
+        // The same connections, but from now on for this cluster only.
+        let links = first.bound_to(cluster_id);
+        Ok(Arc::new(Self {
+            options,
+            bootstrap,
+            links,
+            preferred: Mutex::new(address),
+            image: tokio::sync::watch::Sender::new(Arc::new(Image::default())),
+            watched: Mutex::new(BTreeSet::new()),
+            more_topics: Arc::new(Notify::new()),
+            watching: OnceLock::new(),
+            cluster_id,
+        }))
     }
+
+    /// Connections for one more purpose.
+    pub(crate) fn new_links(&self) -> Links {
+        Links::new(&self.options, Some(self.cluster_id))
+    }
+
+    /// What is known now.
+    pub(crate) fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image.borrow())
+    }
+
+    /// Tells when what is known changes.
+    pub(crate) fn changes(&self) -> tokio::sync::watch::Receiver<Arc<Image>> {
+        self.image.subscribe()
+    }
+
+    /// A connection to any broker: the last that answered, else the first that does, once around.
+    pub(crate) async fn control(&self) -> Result<Connection, ClientError> {
+        let preferred = self.preferred.lock().clone();
+        let mut addresses = vec![preferred];
+        let known = self.image();
+        let brokers = known.brokers.values().map(|address| address.to_string());
+        for address in brokers.chain(self.bootstrap.iter().cloned()) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        let (address, connection) = first_that_answers(&self.links, &addresses).await?;
+        *self.preferred.lock() = address;
+        Ok(connection)
+    }
+
+    /// Asks any broker, again with growing pauses while it may help, within the request timeout.
+    pub(crate) async fn ask<R: Request>(&self, request: &R) -> Result<R::Response, ClientError> {
+        self.ask_by(|| self.control(), request).await
+    }
+
+    /// Asks the leader of a partition, as [`Cluster::ask`].
+    pub(crate) async fn ask_leader<R: Request>(
+        &self,
+        topic: &Topic,
+        partition: PartitionId,
+        request: &R,
+    ) -> Result<R::Response, ClientError> {
+        self.ask_by(|| self.leader_connection(topic, partition), request)
+            .await
+    }
+
+    async fn leader_connection(
+        &self,
+        topic: &Topic,
+        partition: PartitionId,
+    ) -> Result<Connection, ClientError> {
+        let image = self.image();
+        let known = image.topics.get(&topic.name);
+        let leader = known.and_then(|topic| topic.leader(partition)?.broker);
+        let Some(address) = leader.and_then(|broker| image.brokers.get(&broker)) else {
+            self.refresh(vec![topic.name.to_string()]).await?;
+            return Err(no_leader(&topic.name, partition));
+        };
+        self.links.connection(address).await
+    }
+
+    async fn ask_by<R, F>(
+        &self,
+        connection: impl Fn() -> F,
+        request: &R,
+    ) -> Result<R::Response, ClientError>
+    where
+        R: Request,
+        F: Future<Output = Result<Connection, ClientError>>,
+    {
+        let deadline = Instant::now() + self.options.request_timeout;
+        let mut backoff = Backoff::new(&self.options);
+        loop {
+            let attempt = async {
+                let connection = connection().await?;
+                let (response, _) = connection.request(request, Vec::new()).await?;
+                Ok(response)
+            };
+            let error: ClientError = match attempt.await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let again = match error.class() {
+                ErrorClass::Retry | ErrorClass::RefreshMetadata => true,
+                ErrorClass::OutcomeUnknown => R::API.api().retry == Retry::Idempotent,
+                _ => false,
+            };
+            let pause = backoff.next_pause();
+            if !again || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// A topic, from what is known or by asking; it is watched from now on.
+    pub(crate) async fn topic(self: &Arc<Self>, name: &str) -> Result<Arc<Topic>, ClientError> {
+        if let Some(topic) = self.image().topics.get(name) {
+            return Ok(Arc::clone(topic));
+        }
+        self.refresh(vec![name.to_owned()]).await?;
+        let topic = self.image().topics.get(name).map(Arc::clone);
+        let topic = topic.ok_or_else(|| ClientError::UnknownTopic {
+            topic: name.to_owned(),
+        })?;
+        if self.watched.lock().insert(name.to_owned()) {
+            if self.watching.set(()).is_ok() {
+                let watching = watch::run(Arc::downgrade(self), Arc::clone(&self.more_topics));
+                tokio::spawn(watching);
+            } else {
+                self.more_topics.notify_one();
+            }
+        }
+        Ok(topic)
+    }
+
+    /// A topic, asked for anew and not watched.
+    pub(crate) async fn topic_now(&self, name: &str) -> Result<Arc<Topic>, ClientError> {
+        self.refresh(vec![name.to_owned()]).await?;
+        let topic = self.image().topics.get(name).map(Arc::clone);
+        topic.ok_or_else(|| ClientError::UnknownTopic {
+            topic: name.to_owned(),
+        })
+    }
+
+    fn watched(&self) -> Vec<String> {
+        self.watched.lock().iter().cloned().collect()
+    }
+
+    /// Asks for topics and takes over what is said.
+    ///
+    /// A topic that does not exist is forgotten and not an error; any other failure is.
+    pub(crate) async fn refresh(&self, names: Vec<String>) -> Result<(), ClientError> {
+        for names in names.chunks(ENTRIES_PER_REQUEST_MAX) {
+            let pages = self.metadata(Some(names.to_vec())).await?;
+            for page in &pages {
+                self.apply(page.version, &page.brokers, &page.topics);
+            }
+            for topic in pages.into_iter().flat_map(|page| page.topics) {
+                match topic.failure.error {
+                    ErrorCode::NONE | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {}
+                    _ => return Err(ClientError::of_topic(&topic.name, topic.failure)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every page of what is known of `names`, or of all topics.
+    pub(crate) async fn metadata(
+        &self,
+        names: Option<Vec<String>>,
+    ) -> Result<Vec<strandline_protocol::messages::MetadataResponse>, ClientError> {
+        let mut pages = Vec::new();
+        let mut request = MetadataRequest {
+            topics: names,
+            cursor: None,
+        };
+        loop {
+            let page = self.ask(&request).await?;
+            let next = page.next_cursor.clone();
+            pages.push(page);
+            // A cursor that does not move would never end.
+            if next.is_none() || next == request.cursor {
+                return Ok(pages);
+            }
+            request.cursor = next;
+        }
+    }
+
+    fn apply(&self, version: Offset, brokers: &[BrokerMetadata], topics: &[TopicMetadata]) {
+        self.image.send_modify(|image| {
+            let image = Arc::make_mut(image);
+            image.apply_brokers(version, brokers);
+            for topic in topics {
+                image.apply_topic(version, topic);
+            }
+        });
+    }
+}
+
+/// The error of a partition that nobody leads now; asking again may help.
+pub(crate) fn no_leader(topic: &str, partition: PartitionId) -> ClientError {
+    let failure = Failure::new(
+        ErrorCode::LEADER_NOT_AVAILABLE,
+        "the partition has no leader now",
+    );
+    ClientError::refused(format!("`{topic}`-{partition}"), failure)
+}
+
+async fn first_that_answers(
+    links: &Links,
+    addresses: &[String],
+) -> Result<(String, Connection), ClientError> {
+    let mut failures: Vec<(String, ClientError)> = Vec::new();
+    for address in addresses {
+        match links.connection(address).await {
+            Ok(connection) => return Ok((address.clone(), connection)),
+            Err(error) => failures.push((address.clone(), error)),
+        }
+    }
+    // One failure speaks for itself, and so does a broker that answers and refuses.
+    let speaks = |error: &ClientError| !matches!(error, ClientError::Unreachable { .. });
+    if let Some(index) = failures.iter().position(|(_, error)| speaks(error)) {
+        return Err(failures.swap_remove(index).1);
+    }
+    if failures.len() == 1
+        && let Some((_, error)) = failures.pop()
+    {
+        return Err(error);
+    }
+    let address = failures.iter().map(|(address, _)| address.as_str());
+    let address = address.collect::<Vec<_>>().join(", ");
+    let reason = match failures.first() {
+        Some((_, ClientError::Unreachable { reason, .. })) => reason.clone(),
+        _ => "no address is given".to_owned(),
+    };
+    Err(ClientError::Unreachable { address, reason })
 }

@@ -1,0 +1,203 @@
+//! What is known of the cluster, as far as a client needs it.
+//!
+//! *Pattern: state watch.* An image is immutable; whoever holds one sees one moment. The next one
+//! comes by an answer or by a push.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use strandline_protocol::{
+    BrokerId, LeaderEpoch, Offset, PartitionId, TopicId,
+    batch::Codec,
+    limits::{BATCH_BYTES_MAX_DEFAULT, PARTITIONS_PER_TOPIC_MAX},
+    messages::{BrokerMetadata, TopicMetadata},
+};
+
+use crate::ClientError;
+
+/// Brokers and the topics that somebody asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Image {
+    pub(crate) brokers: BTreeMap<BrokerId, Arc<str>>,
+    pub(crate) topics: BTreeMap<Arc<str>, Arc<Topic>>,
+    brokers_version: Option<Offset>,
+}
+
+/// A topic.
+#[derive(Clone, Debug)]
+pub(crate) struct Topic {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: TopicId,
+    /// The advised codec; none leaves it to the producer.
+    pub(crate) codec: Option<Codec>,
+    pub(crate) batch_bytes_max: usize,
+    pub(crate) leaders: Vec<Leader>,
+    version: Offset,
+}
+
+/// Who leads a partition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leader {
+    pub(crate) broker: Option<BrokerId>,
+    pub(crate) epoch: LeaderEpoch,
+}
+
+impl Topic {
+    /// How many partitions it has.
+    pub(crate) fn partition_count(&self) -> i32 {
+        i32::try_from(self.leaders.len()).unwrap_or(i32::MAX)
+    }
+
+    /// Whether the topic has the partition.
+    pub(crate) fn check(&self, partition: PartitionId) -> Result<(), ClientError> {
+        let partitions = self.partition_count();
+        if (0..partitions).contains(&partition.0) {
+            return Ok(());
+        }
+        Err(ClientError::UnknownPartition {
+            topic: self.name.to_string(),
+            partition,
+            partitions,
+        })
+    }
+
+    /// Who leads the partition; none if it does not exist.
+    pub(crate) fn leader(&self, partition: PartitionId) -> Option<Leader> {
+        let index = usize::try_from(partition.0).ok()?;
+        self.leaders.get(index).copied()
+    }
+}
+
+impl Image {
+    /// Takes over the brokers as of `version`, unless newer ones are known.
+    pub(crate) fn apply_brokers(&mut self, version: Offset, brokers: &[BrokerMetadata]) {
+        if self.brokers_version.is_some_and(|known| known > version) {
+            return;
+        }
+        self.brokers_version = Some(version);
+        self.brokers = brokers
+            .iter()
+            .map(|broker| {
+                let host = &broker.host;
+                let address = if host.contains(':') {
+                    format!("[{host}]:{}", broker.port)
+                } else {
+                    format!("{host}:{}", broker.port)
+                };
+                (broker.id, Arc::from(address))
+            })
+            .collect();
+    }
+
+    /// Takes over a topic, or a page of its partitions, as of `version`. A topic that is gone is
+    /// forgotten.
+    pub(crate) fn apply_topic(&mut self, version: Offset, topic: &TopicMetadata) {
+        let name = topic.name.as_str();
+        let known = self.topics.get(name);
+        if known.is_some_and(|known| known.version > version) {
+            return;
+        }
+        if !topic.failure.error.is_none() {
+            self.topics.remove(name);
+            return;
+        }
+        let same = known.filter(|known| known.id == topic.id);
+        let mut leaders = same.map_or_else(Vec::new, |known| known.leaders.clone());
+        let count = topic.partition_count.clamp(0, PARTITIONS_PER_TOPIC_MAX);
+        let unknown = Leader {
+            broker: None,
+            epoch: LeaderEpoch::NONE,
+        };
+        leaders.resize(usize::try_from(count).unwrap_or(0), unknown);
+        for partition in &topic.partitions {
+            let index = usize::try_from(partition.id.0).unwrap_or(usize::MAX);
+            // Of two leaders the one with the larger epoch is the later one, whoever says so.
+            if let Some(slot) = leaders.get_mut(index)
+                && slot.epoch <= partition.leader_epoch
+            {
+                *slot = Leader {
+                    broker: partition.leader,
+                    epoch: partition.leader_epoch,
+                };
+            }
+        }
+        let batch_bytes_max = match topic.batch_bytes_max {
+            0 => BATCH_BYTES_MAX_DEFAULT,
+            bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+        };
+        let name: Arc<str> = Arc::from(name);
+        let topic = Topic {
+            name: Arc::clone(&name),
+            id: topic.id,
+            codec: Codec::from_name(&topic.compression),
+            batch_bytes_max,
+            leaders,
+            version,
+        };
+        self.topics.insert(name, Arc::new(topic));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strandline_protocol::{
+        ErrorCode, PartitionEpoch,
+        messages::{Failure, PartitionMetadata},
+    };
+
+    use super::*;
+
+    fn topic(id: u8, partitions: &[(i32, i32, i32)]) -> TopicMetadata {
+        TopicMetadata {
+            name: "t".to_owned(),
+            id: TopicId([id; 16]),
+            failure: Failure::none(),
+            compression: "lz4".to_owned(),
+            batch_bytes_max: 0,
+            partition_count: 3,
+            partitions: partitions
+                .iter()
+                .map(|&(partition, leader, epoch)| PartitionMetadata {
+                    id: PartitionId(partition),
+                    leader: Some(BrokerId(leader)),
+                    leader_epoch: LeaderEpoch(epoch),
+                    partition_epoch: PartitionEpoch(0),
+                    replicas: Vec::new(),
+                    isr: Vec::new(),
+                })
+                .collect(),
+        }
+    }
+
+    fn leaders(image: &Image) -> Vec<Option<i32>> {
+        let leaders = &image.topics["t"].leaders;
+        leaders
+            .iter()
+            .map(|leader| leader.broker.map(|id| id.0))
+            .collect()
+    }
+
+    #[test]
+    fn pages_of_a_topic_add_up_and_older_ones_are_ignored() {
+        let mut image = Image::default();
+        image.apply_topic(Offset(5), &topic(1, &[(0, 1, 0), (1, 1, 0)]));
+        image.apply_topic(Offset(5), &topic(1, &[(2, 2, 0)]));
+        assert_eq!(leaders(&image), [Some(1), Some(1), Some(2)]);
+        image.apply_topic(Offset(6), &topic(1, &[(0, 3, 1)]));
+        image.apply_topic(Offset(4), &topic(1, &[(0, 9, 9)]));
+        image.apply_topic(Offset(7), &topic(1, &[(0, 1, 0)]));
+        assert_eq!(leaders(&image), [Some(3), Some(1), Some(2)]);
+        assert_eq!(image.topics["t"].codec, Some(Codec::Lz4));
+    }
+
+    #[test]
+    fn a_topic_that_was_created_again_starts_anew() {
+        let mut image = Image::default();
+        image.apply_topic(Offset(5), &topic(1, &[(0, 1, 7)]));
+        image.apply_topic(Offset(6), &topic(2, &[(1, 4, 0)]));
+        assert_eq!(leaders(&image), [None, Some(4), None]);
+        let mut gone = topic(2, &[]);
+        gone.failure = Failure::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "");
+        image.apply_topic(Offset(8), &gone);
+        assert!(image.topics.is_empty());
+    }
+}

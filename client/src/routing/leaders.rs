@@ -1,0 +1,206 @@
+//! Asks the leaders of many partitions at once: one request per broker, again for those entries that
+//! were asked of the wrong one.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc};
+
+use strandline_protocol::{
+    BrokerId, ErrorClass, LeaderEpoch, Offset, PartitionId, Timestamp,
+    messages::{
+        DeleteRecordsPartition, DeleteRecordsRequest, Failure, ListOffsetsPartition,
+        ListOffsetsRequest, OffsetQuery,
+    },
+};
+use tokio::time::Instant;
+
+use super::{Backoff, Cluster, Topic, no_leader};
+use crate::{ClientError, connection::Connection};
+
+/// What was looked up in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedPartition {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The offset; none if no record is that young.
+    pub offset: Option<Offset>,
+    /// The timestamp of the record that was found by time.
+    pub timestamp: Option<Timestamp>,
+    /// The leader epoch there.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// What is left of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeletedUpTo {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first offset that is left.
+    pub log_start_offset: Offset,
+}
+
+/// What one broker says to each of the entries that it was asked, in their order.
+type Answers<T> = Result<Vec<(PartitionId, Failure, T)>, ClientError>;
+
+impl Cluster {
+    /// Looks up an offset in each partition of `queries`.
+    pub(crate) async fn list_offsets(
+        &self,
+        topic: &Topic,
+        queries: &BTreeMap<PartitionId, OffsetQuery>,
+    ) -> Result<BTreeMap<PartitionId, ListedPartition>, ClientError> {
+        let topic_id = topic.id;
+        let ask = |connection: Connection, entries: Vec<(PartitionId, OffsetQuery)>| async move {
+            let partitions = entries
+                .into_iter()
+                .map(|(partition, query)| ListOffsetsPartition {
+                    topic_id,
+                    partition,
+                    query,
+                })
+                .collect();
+            let request = ListOffsetsRequest { partitions };
+            let (response, _) = connection.request(&request, Vec::new()).await?;
+            let listed = response.partitions.into_iter().map(|listed| {
+                let found = ListedPartition {
+                    partition: listed.partition,
+                    offset: listed.offset,
+                    timestamp: listed.timestamp,
+                    leader_epoch: listed.leader_epoch,
+                };
+                (listed.partition, listed.failure, found)
+            });
+            Ok(listed.collect())
+        };
+        self.ask_leaders(topic, queries, ask).await
+    }
+
+    /// Deletes the records of each partition below its offset; none is the high watermark.
+    pub(crate) async fn delete_records(
+        &self,
+        topic: &Topic,
+        before: &BTreeMap<PartitionId, Option<Offset>>,
+    ) -> Result<BTreeMap<PartitionId, DeletedUpTo>, ClientError> {
+        let topic_id = topic.id;
+        let ask = |connection: Connection, entries: Vec<(PartitionId, Option<Offset>)>| async move {
+            let partitions = entries
+                .into_iter()
+                .map(|(partition, before)| DeleteRecordsPartition {
+                    topic_id,
+                    partition,
+                    before,
+                })
+                .collect();
+            let request = DeleteRecordsRequest { partitions };
+            let (response, _) = connection.request(&request, Vec::new()).await?;
+            let deleted = response.partitions.into_iter().map(|deleted| {
+                let left = DeletedUpTo {
+                    partition: deleted.partition,
+                    log_start_offset: deleted.log_start_offset,
+                };
+                (deleted.partition, deleted.failure, left)
+            });
+            Ok(deleted.collect())
+        };
+        self.ask_leaders(topic, before, ask).await
+    }
+
+    /// Both requests above are idempotent, so an attempt whose outcome is unknown is repeated.
+    async fn ask_leaders<E, T, F>(
+        &self,
+        topic: &Topic,
+        entries: &BTreeMap<PartitionId, E>,
+        ask: impl Fn(Connection, Vec<(PartitionId, E)>) -> F,
+    ) -> Result<BTreeMap<PartitionId, T>, ClientError>
+    where
+        E: Copy,
+        F: Future<Output = Answers<T>>,
+    {
+        let deadline = Instant::now() + self.options.request_timeout;
+        let mut backoff = Backoff::new(&self.options);
+        let mut left = entries.clone();
+        let mut done = BTreeMap::new();
+        let mut topic = Arc::new(topic.clone());
+        loop {
+            let mut last = None;
+            for (broker, entries) in by_leader(&topic, &left) {
+                match self.ask_one(&topic, broker, entries, &ask).await {
+                    Ok(answers) => {
+                        for (partition, failure, answer) in answers {
+                            match failure.into_result() {
+                                Ok(()) => {
+                                    if left.remove(&partition).is_some() {
+                                        done.insert(partition, answer);
+                                    }
+                                }
+                                Err(failure) => {
+                                    let subject = format!("`{}`-{partition}", topic.name);
+                                    last = Some(ClientError::refused(subject, failure));
+                                }
+                            }
+                        }
+                    }
+                    Err(error) => last = Some(error),
+                }
+                if last.as_ref().is_some_and(|error| !may_help(error)) {
+                    break;
+                }
+            }
+            if left.is_empty() {
+                return Ok(done);
+            }
+            let error = last.unwrap_or_else(|| ClientError::Protocol {
+                address: "a broker".to_owned(),
+                reason: "it left out partitions that it was asked about".to_owned(),
+            });
+            let pause = backoff.next_pause();
+            if !may_help(&error) || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            let fresh = self.topic_now(&topic.name).await?;
+            if fresh.id != topic.id {
+                let topic = topic.name.to_string();
+                return Err(ClientError::TopicDeleted { topic });
+            }
+            topic = fresh;
+        }
+    }
+
+    async fn ask_one<E, T, F>(
+        &self,
+        topic: &Topic,
+        broker: Option<BrokerId>,
+        entries: Vec<(PartitionId, E)>,
+        ask: &impl Fn(Connection, Vec<(PartitionId, E)>) -> F,
+    ) -> Answers<T>
+    where
+        F: Future<Output = Answers<T>>,
+    {
+        let image = self.image();
+        let Some(address) = broker.and_then(|broker| image.brokers.get(&broker)) else {
+            let partition = entries.first().map_or(PartitionId(0), |entry| entry.0);
+            return Err(no_leader(&topic.name, partition));
+        };
+        let connection = self.links.connection(address).await?;
+        ask(connection, entries).await
+    }
+}
+
+/// Whether the same question may find an answer later.
+const fn may_help(error: &ClientError) -> bool {
+    matches!(
+        error.class(),
+        ErrorClass::Retry | ErrorClass::RefreshMetadata | ErrorClass::OutcomeUnknown
+    )
+}
+
+fn by_leader<E: Copy>(
+    topic: &Topic,
+    entries: &BTreeMap<PartitionId, E>,
+) -> BTreeMap<Option<BrokerId>, Vec<(PartitionId, E)>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (&partition, &entry) in entries {
+        let leader = topic.leader(partition).and_then(|leader| leader.broker);
+        groups.entry(leader).or_default().push((partition, entry));
+    }
+    groups
+}

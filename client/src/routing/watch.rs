@@ -1,0 +1,68 @@
+//! Keeps the image fresh: a task that holds a watch on the topics that are in use.
+//!
+//! *Pattern: state watch.* After the watch is set, metadata is asked for once, so that nothing that
+//! changed in between is missed; from then on changes are pushed.
+
+use std::sync::{Arc, Weak};
+
+use strandline_protocol::messages::{MetadataPush, WatchMetadataRequest};
+use tokio::sync::Notify;
+
+use super::{Cluster, backoff::Backoff};
+use crate::{ClientError, connection::Pushes};
+
+/// Runs until the cluster is dropped.
+pub(super) async fn run(cluster: Weak<Cluster>, more_topics: Arc<Notify>) {
+    let Some(mut backoff) = cluster.upgrade().map(|it| Backoff::new(&it.options)) else {
+        return;
+    };
+    loop {
+        // The cluster must not be kept alive by this task while it waits.
+        let Some(started) = start(&cluster).await else {
+            return;
+        };
+        match started {
+            Ok(pushes) => {
+                backoff.reset();
+                follow(&cluster, pushes, &more_topics).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot watch metadata");
+                tokio::time::sleep(backoff.next_pause()).await;
+            }
+        }
+    }
+}
+
+async fn start(cluster: &Weak<Cluster>) -> Option<Result<Pushes, ClientError>> {
+    let cluster = cluster.upgrade()?;
+    Some(subscribe(&cluster).await)
+}
+
+async fn subscribe(cluster: &Cluster) -> Result<Pushes, ClientError> {
+    let topics: Vec<String> = cluster.watched();
+    let connection = cluster.control().await?;
+    let request = WatchMetadataRequest {
+        topics: topics.clone(),
+    };
+    let (_, pushes) = connection.subscribe(&request).await?;
+    drop(connection);
+    cluster.refresh(topics).await?;
+    Ok(pushes)
+}
+
+/// Applies pushes until the connection ends or other topics are to be watched.
+async fn follow(cluster: &Weak<Cluster>, mut pushes: Pushes, more_topics: &Notify) {
+    loop {
+        tokio::select! {
+            biased;
+            push = pushes.next::<MetadataPush>() => {
+                let (Some(Ok(push)), Some(cluster)) = (push, cluster.upgrade()) else {
+                    return;
+                };
+                cluster.apply(push.version, &push.brokers, &push.topics);
+            }
+            () = more_topics.notified() => return,
+        }
+    }
+}
