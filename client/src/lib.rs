@@ -51,12 +51,12 @@ mod producer;
 mod routing;
 
 pub use strandline_protocol as protocol;
+pub use strandline_protocol::batch::{Header, Headers, Record};
 
 pub use admin::{Admin, TopicDescription};
 pub use client::Client;
 pub use consumer::{
-    Consumer, ConsumerOptions, OutOfRange, OwnedRecord, Position, Record, RecordStream, Records,
-    StartAt,
+    Consumer, ConsumerOptions, OutOfRange, OwnedRecord, Position, RecordStream, Records, StartAt,
 };
 pub use error::ClientError;
 pub use options::ClientOptions;

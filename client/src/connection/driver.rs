@@ -15,13 +15,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use strandline_protocol::frame::{FrameHeader, HEADER_BYTES};
+use strandline_protocol::channel::FrameDecoder;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
     time::{Instant, Sleep},
 };
 
-use super::{Shared, describe, exchange::Reply};
+use super::{Shared, describe};
 use crate::net::TcpStream;
 
 /// How much is read at once while no larger frame is expected, in bytes.
@@ -44,7 +44,7 @@ enum End {
 pub(super) struct Driver {
     socket: TcpStream,
     shared: Arc<Shared>,
-    frame_bytes_max: usize,
+    decoder: FrameDecoder,
     writing: VecDeque<Bytes>,
     reading: BytesMut,
     /// Armed while an answer is awaited.
@@ -56,7 +56,7 @@ impl Driver {
         Self {
             socket,
             shared,
-            frame_bytes_max,
+            decoder: FrameDecoder::new(frame_bytes_max),
             writing: VecDeque::new(),
             reading: BytesMut::new(),
             timer: None,
@@ -122,30 +122,17 @@ impl Driver {
 
     /// Hands out every whole frame; returns how many bytes the next one lacks at least.
     fn hand_out(&mut self) -> Result<usize, String> {
-        loop {
-            let Some(head) = self.reading.first_chunk::<HEADER_BYTES>() else {
-                return Ok(HEADER_BYTES - self.reading.len());
-            };
-            let head = *head;
-            let header = FrameHeader::decode(&head, self.frame_bytes_max)
-                .map_err(|error| error.to_string())?;
-            let frame_bytes = HEADER_BYTES + header.body_bytes;
-            if self.reading.len() < frame_bytes {
-                return Ok(frame_bytes - self.reading.len());
-            }
-            let mut body = self.reading.split_to(frame_bytes).freeze();
-            body.advance(HEADER_BYTES);
-            let message = body.split_to(header.message_bytes);
-            header
-                .check(&head, &message)
-                .map_err(|error| error.to_string())?;
-            let reply = Reply {
-                error: header.error,
-                message,
-                payload: body,
-            };
-            self.shared.exchange.lock().received(&header, reply)?;
+        let text = |error: &dyn std::error::Error| error.to_string();
+        while let Some(frame) = self
+            .decoder
+            .decode(&mut self.reading)
+            .map_err(|error| text(&error))?
+        {
+            let mut exchange = self.shared.exchange.lock();
+            exchange.received(frame).map_err(|error| text(&error))?;
         }
+        let needed = self.decoder.bytes_needed();
+        Ok(needed.saturating_sub(self.reading.len()))
     }
 
     /// Ends when an answer is overdue: what comes later on this connection is not waited for.

@@ -9,16 +9,23 @@ use std::{
     task::Waker,
 };
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
 use strandline_protocol::{
     CorrelationId, ErrorCode,
     api::ApiKey,
-    frame::{Flags, FrameHeader, HEADER_BYTES},
+    channel::{ChannelError, ClientChannel, Completion, Frame, FrameKind, WindowFull},
+    frame::{FrameHeader, HEADER_BYTES},
+    limits::MESSAGE_BYTES_MAX,
 };
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
+
+/// How many requests may be unanswered on one connection; far above what producers and consumers
+/// have under way, so that only a leak meets it.
+const IN_FLIGHT_MAX: usize = 16_384;
 
 /// An answer or a push, not yet decoded.
 #[derive(Clone, Debug)]
@@ -34,6 +41,56 @@ pub(super) struct Broken {
     /// Whether the whole request had left.
     pub(super) sent: bool,
     pub(super) reason: String,
+}
+
+impl Broken {
+    fn not_sent(reason: &str) -> Self {
+        Self {
+            sent: false,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// A request with its message encoded: everything that needs no lock has been done.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    api: ApiKey,
+    /// Room for the fixed part, and the message.
+    head: BytesMut,
+    payload: Vec<Bytes>,
+}
+
+impl Outgoing {
+    /// None if the message is larger than a message may be.
+    pub(super) fn new<M: Serialize>(api: ApiKey, message: &M, payload: Vec<Bytes>) -> Option<Self> {
+        let mut head = BytesMut::with_capacity(256);
+        head.put_bytes(0, HEADER_BYTES);
+        let encoded = rmp_serde::encode::write_named(&mut (&mut head).writer(), message);
+        let fits = head.len() <= HEADER_BYTES + MESSAGE_BYTES_MAX;
+        (encoded.is_ok() && fits).then_some(Self { api, head, payload })
+    }
+
+    /// Fills in the fixed part.
+    fn frame(&mut self, kind: FrameKind, payload_bytes: usize) -> Bytes {
+        let mut head = std::mem::take(&mut self.head);
+        if let Some((fixed, message)) = head.split_first_chunk_mut::<HEADER_BYTES>() {
+            *fixed = FrameHeader::encode(
+                kind.api_key,
+                kind.version,
+                kind.flags,
+                kind.error,
+                kind.correlation,
+                message,
+                payload_bytes,
+            );
+        }
+        head.freeze()
+    }
+}
+
+fn to_u64(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// Who waits, and for what.
@@ -64,11 +121,10 @@ struct Pending {
 /// The state of one connection.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    correlation: u32,
+    channel: ClientChannel<Pending>,
     outgoing: VecDeque<Bytes>,
     queued: u64,
     written: u64,
-    pending: BTreeMap<CorrelationId, Pending>,
     /// One-way requests, by the end of their bytes.
     leaving: VecDeque<Pending>,
     subscriptions: BTreeMap<CorrelationId, mpsc::Sender<Reply>>,
@@ -80,11 +136,10 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) const fn new() -> Self {
         Self {
-            correlation: 0,
+            channel: ClientChannel::new(IN_FLIGHT_MAX),
             outgoing: VecDeque::new(),
             queued: 0,
             written: 0,
-            pending: BTreeMap::new(),
             leaving: VecDeque::new(),
             subscriptions: BTreeMap::new(),
             waker: None,
@@ -97,62 +152,35 @@ impl Exchange {
         self.ended.is_some()
     }
 
-    /// Queues a frame; returns whom to wake.
-    pub(super) fn begin(
-        &mut self,
-        api: ApiKey,
-        flags: Flags,
-        message: &[u8],
-        payload: Vec<Bytes>,
-        waiting: Option<Waiting>,
-    ) -> Option<Waker> {
+    /// Queues a request; returns whom to wake.
+    pub(super) fn begin(&mut self, mut request: Outgoing, waiting: Waiting) -> Option<Waker> {
         if let Some(reason) = &self.ended {
-            let reason = reason.clone();
-            let sent = false;
-            if let Some(waiting) = waiting {
-                waiting.fail(Broken { sent, reason });
-            }
+            waiting.fail(Broken::not_sent(reason));
             return None;
         }
-        let correlation = CorrelationId(self.correlation);
-        self.correlation = self.correlation.wrapping_add(1);
-        let payload_bytes = payload.iter().map(Bytes::len).sum();
-        let version = *api.api().versions.end();
-        let none = ErrorCode::NONE;
-        let header = FrameHeader::encode(
-            api.code(),
-            version,
-            flags,
-            none,
-            correlation,
-            message,
-            payload_bytes,
-        );
-        let mut head = Vec::with_capacity(HEADER_BYTES + message.len());
-        head.extend_from_slice(&header);
-        head.extend_from_slice(message);
-        self.push(Bytes::from(head));
-        for bytes in payload {
-            self.push(bytes);
-        }
-        let end = self.queued;
-        match waiting {
-            Some(waiting @ Waiting::Written(_)) => {
-                self.leaving.push_back(Pending { waiting, end });
+        let payload_bytes = request.payload.iter().map(Bytes::len).sum();
+        let end = self.queued + to_u64(request.head.len()) + to_u64(payload_bytes);
+        let api = request.api;
+        let pending = Pending { waiting, end };
+        let kind = if matches!(pending.waiting, Waiting::Written(_)) {
+            self.leaving.push_back(pending);
+            FrameKind::one_way(api, self.channel.begin_one_way())
+        } else {
+            match self.channel.begin(api, pending) {
+                Ok(correlation) => FrameKind::request(api, correlation),
+                Err(WindowFull(pending)) => {
+                    let reason = "too many requests are unanswered";
+                    pending.waiting.fail(Broken::not_sent(reason));
+                    return None;
+                }
             }
-            Some(waiting) => {
-                self.pending.insert(correlation, Pending { waiting, end });
-            }
-            None => {}
-        }
+        };
+        self.queued = end;
+        self.outgoing.push_back(request.frame(kind, payload_bytes));
+        let payload = request.payload.into_iter();
+        self.outgoing
+            .extend(payload.filter(|bytes| !bytes.is_empty()));
         self.waker.take()
-    }
-
-    fn push(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.queued += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            self.outgoing.push_back(bytes);
-        }
     }
 
     /// Moves what is queued behind `writing`.
@@ -162,7 +190,7 @@ impl Exchange {
 
     /// Bytes have left; one-way requests that have left whole are done.
     pub(super) fn has_written(&mut self, bytes: usize) {
-        self.written += u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.written += to_u64(bytes);
         while let Some(front) = self.leaving.front() {
             if front.end > self.written {
                 break;
@@ -179,45 +207,46 @@ impl Exchange {
     ///
     /// # Errors
     /// If nobody asked for it: the connection must be closed.
-    pub(super) fn received(
-        &mut self,
-        header: &FrameHeader,
-        reply: Reply,
-    ) -> Result<(), &'static str> {
-        let correlation = header.correlation;
-        if header.flags == Flags::PUSH {
-            if let Some(pushed) = self.subscriptions.get(&correlation)
-                && pushed.try_send(reply).is_err()
-            {
-                self.subscriptions.remove(&correlation);
+    pub(super) fn received(&mut self, frame: Frame) -> Result<(), ChannelError> {
+        let correlation = frame.header.correlation;
+        let reply = Reply {
+            error: frame.header.error,
+            message: frame.message,
+            payload: frame.payload,
+        };
+        let answered = match self.channel.complete(&frame.header)? {
+            Completion::Push { subscription, .. } => {
+                if let Some(pushed) = self.subscriptions.get(&subscription)
+                    && pushed.try_send(reply).is_err()
+                {
+                    self.subscriptions.remove(&subscription);
+                }
+                return Ok(());
             }
-            return Ok(());
-        }
-        if header.flags != Flags::RESPONSE {
-            return Err("it sent a frame that is neither a response nor a push");
-        }
-        match self.pending.remove(&correlation).map(|found| found.waiting) {
-            Some(Waiting::Answer { answered, .. }) => {
+            Completion::Response(request) => request.context.waiting,
+        };
+        match answered {
+            Waiting::Answer { answered, .. } => {
                 let _ = answered.send(Ok(reply));
             }
-            Some(Waiting::Subscribed {
+            Waiting::Subscribed {
                 answered, pushed, ..
-            }) => {
+            } => {
                 if reply.error.is_none() {
+                    // One watch per connection: the broker has replaced the one before.
+                    self.subscriptions.clear();
                     self.subscriptions.insert(correlation, pushed);
                 }
                 let _ = answered.send(Ok(reply));
             }
-            Some(Waiting::Written(_)) | None => {
-                return Err("it answered a request that was not made");
-            }
+            Waiting::Written(_) => {}
         }
         Ok(())
     }
 
     /// The next deadline of an answer.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.pending.values().filter_map(Pending::deadline).min()
+        self.channel.contexts().filter_map(Pending::deadline).min()
     }
 
     /// Remembers whom to wake when something is queued. Returns false if something already is.
@@ -243,7 +272,7 @@ impl Exchange {
     pub(super) fn is_finished(&self) -> bool {
         self.closing
             && self.written == self.queued
-            && self.pending.values().all(Pending::is_abandoned)
+            && self.channel.contexts().all(Pending::is_abandoned)
     }
 
     /// The connection has ended: fails everything that is under way, and everything later.
@@ -255,8 +284,8 @@ impl Exchange {
         self.outgoing.clear();
         self.subscriptions.clear();
         let written = self.written;
-        let pending = std::mem::take(&mut self.pending).into_values();
-        for Pending { waiting, end } in pending.chain(std::mem::take(&mut self.leaving)) {
+        let unanswered = self.channel.abandon().map(|request| request.context);
+        for Pending { waiting, end } in unanswered.chain(std::mem::take(&mut self.leaving)) {
             let sent = end <= written;
             let reason = reason.to_owned();
             waiting.fail(Broken { sent, reason });
@@ -285,7 +314,7 @@ impl Pending {
 }
 
 impl Waiting {
-    fn fail(self, broken: Broken) {
+    pub(super) fn fail(self, broken: Broken) {
         // Whoever gave up waiting is not told.
         match self {
             Self::Answer { answered, .. } | Self::Subscribed { answered, .. } => {
@@ -302,17 +331,26 @@ impl Waiting {
 mod tests {
     use std::time::Duration;
 
+    use strandline_protocol::{frame::Flags, messages::DescribeBrokerRequest};
+
     use super::*;
 
-    fn waiting() -> (Waiting, oneshot::Receiver<Result<Reply, Broken>>) {
+    type Answer = oneshot::Receiver<Result<Reply, Broken>>;
+
+    fn waiting() -> (Waiting, Answer) {
         let (answered, answer) = oneshot::channel();
         let deadline = Instant::now() + Duration::from_secs(1);
         (Waiting::Answer { answered, deadline }, answer)
     }
 
-    fn response(correlation: u32) -> FrameHeader {
+    fn request(payload: &'static [u8]) -> Outgoing {
+        let payload = vec![Bytes::from_static(payload)];
+        Outgoing::new(ApiKey::DescribeBroker, &DescribeBrokerRequest {}, payload).unwrap()
+    }
+
+    fn response(correlation: u32) -> Frame {
         let bytes = FrameHeader::encode(
-            0,
+            ApiKey::DescribeBroker.code(),
             0,
             Flags::RESPONSE,
             ErrorCode::NONE,
@@ -320,12 +358,8 @@ mod tests {
             b"",
             0,
         );
-        FrameHeader::decode(&bytes, 1 << 20).unwrap()
-    }
-
-    fn empty_reply() -> Reply {
-        Reply {
-            error: ErrorCode::NONE,
+        Frame {
+            header: FrameHeader::decode(&bytes, 1 << 20).unwrap(),
             message: Bytes::new(),
             payload: Bytes::new(),
         }
@@ -336,28 +370,17 @@ mod tests {
         let mut exchange = Exchange::new();
         let (first, mut first_answer) = waiting();
         let (second, mut second_answer) = waiting();
-        let payload = vec![Bytes::from_static(b"payload")];
-        exchange.begin(
-            ApiKey::Produce,
-            Flags::REQUEST,
-            b"m",
-            payload.clone(),
-            Some(first),
-        );
-        exchange.begin(ApiKey::Produce, Flags::REQUEST, b"m", payload, Some(second));
-        let frame = HEADER_BYTES + 1 + 7;
-        exchange.has_written(2 * frame - 1);
+        exchange.begin(request(b"payload"), first);
+        exchange.begin(request(b"payload"), second);
+        let mut writing = VecDeque::new();
+        exchange.take_outgoing(&mut writing);
+        let bytes: usize = writing.iter().map(Bytes::len).sum();
+        exchange.has_written(bytes - 1);
         exchange.end("reset");
         assert!(first_answer.try_recv().unwrap().unwrap_err().sent);
         assert!(!second_answer.try_recv().unwrap().unwrap_err().sent);
         let (late, mut late_answer) = waiting();
-        exchange.begin(
-            ApiKey::Produce,
-            Flags::REQUEST,
-            b"m",
-            Vec::new(),
-            Some(late),
-        );
+        exchange.begin(request(b""), late);
         assert!(!late_answer.try_recv().unwrap().unwrap_err().sent);
     }
 
@@ -366,25 +389,36 @@ mod tests {
         let mut exchange = Exchange::new();
         let (first, mut first_answer) = waiting();
         let (second, mut second_answer) = waiting();
-        exchange.begin(ApiKey::Fetch, Flags::REQUEST, b"", Vec::new(), Some(first));
-        exchange.begin(ApiKey::Fetch, Flags::REQUEST, b"", Vec::new(), Some(second));
-        exchange.received(&response(1), empty_reply()).unwrap();
+        exchange.begin(request(b""), first);
+        exchange.begin(request(b""), second);
+        exchange.received(response(1)).unwrap();
         assert!(second_answer.try_recv().is_ok() && first_answer.try_recv().is_err());
-        exchange.received(&response(0), empty_reply()).unwrap();
+        exchange.received(response(0)).unwrap();
         assert!(first_answer.try_recv().is_ok());
-        assert!(exchange.received(&response(0), empty_reply()).is_err());
-        assert!(exchange.received(&response(9), empty_reply()).is_err());
+        assert!(exchange.received(response(0)).is_err());
     }
 
     #[test]
     fn a_one_way_request_is_done_when_it_has_left() {
         let mut exchange = Exchange::new();
         let (done, mut left) = oneshot::channel();
-        let waiting = Some(Waiting::Written(done));
-        exchange.begin(ApiKey::Produce, Flags::ONE_WAY, b"m", Vec::new(), waiting);
-        exchange.has_written(HEADER_BYTES);
+        exchange.begin(request(b"x"), Waiting::Written(done));
+        exchange.has_written(HEADER_BYTES + 1);
         assert!(left.try_recv().is_err());
         exchange.has_written(1);
         assert_eq!(left.try_recv().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_closed_connection_ends_when_nobody_waits_any_more() {
+        let mut exchange = Exchange::new();
+        let (waits, answer) = waiting();
+        exchange.begin(request(b""), waits);
+        exchange.close();
+        assert!(!exchange.is_finished());
+        exchange.has_written(usize::try_from(exchange.queued).unwrap());
+        assert!(!exchange.is_finished());
+        drop(answer);
+        assert!(exchange.is_finished());
     }
 }

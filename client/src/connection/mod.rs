@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::{
     driver::Driver,
-    exchange::{Broken, Exchange, Reply, Waiting},
+    exchange::{Broken, Exchange, Outgoing, Reply, Waiting},
 };
 use crate::{ClientError, ClientOptions, net};
 
@@ -94,18 +94,15 @@ impl Shared {
     }
 
     /// Queues a request and wakes the task.
-    fn begin(
-        &self,
-        api: ApiKey,
-        flags: Flags,
-        message: &[u8],
-        payload: Vec<Bytes>,
-        waiting: Option<Waiting>,
-    ) {
-        let waker = self
-            .exchange
-            .lock()
-            .begin(api, flags, message, payload, waiting);
+    fn begin<R: Request>(&self, request: &R, payload: Vec<Bytes>, waiting: Waiting) {
+        let Some(outgoing) = Outgoing::new(R::API, request, payload) else {
+            waiting.fail(Broken {
+                sent: false,
+                reason: "the message is too large: ask for less at once".to_owned(),
+            });
+            return;
+        };
+        let waker = self.exchange.lock().begin(outgoing, waiting);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -262,9 +259,7 @@ impl Connection {
     ) -> impl Future<Output = Result<(), ClientError>> + Send + use<R> {
         let (written, wait) = oneshot::channel();
         let shared = Arc::clone(&self.handle.shared);
-        let message = messages::encode(request);
-        let waiting = Waiting::Written(written);
-        shared.begin(R::API, Flags::ONE_WAY, &message, payload, Some(waiting));
+        shared.begin(request, payload, Waiting::Written(written));
         async move {
             match wait.await {
                 Ok(Ok(())) => Ok(()),
@@ -291,8 +286,7 @@ impl Connection {
             pushed,
             deadline,
         };
-        let message = messages::encode(request);
-        shared.begin(R::API, Flags::REQUEST, &message, Vec::new(), Some(waiting));
+        shared.begin(request, Vec::new(), waiting);
         async move {
             let reply = answer_of(&shared, R::API, answer).await?;
             let (response, _) = shared.decode::<R>(reply)?;
@@ -316,8 +310,7 @@ fn request_on<R: Request>(
     let (answered, answer) = oneshot::channel();
     let deadline = tokio::time::Instant::now() + shared.request_timeout + wait;
     let waiting = Waiting::Answer { answered, deadline };
-    let message = messages::encode(request);
-    shared.begin(R::API, Flags::REQUEST, &message, payload, Some(waiting));
+    shared.begin(request, payload, waiting);
     let shared = Arc::clone(shared);
     async move {
         let reply = answer_of(&shared, R::API, answer).await?;

@@ -7,7 +7,7 @@ mod stream;
 use std::sync::Arc;
 
 pub use options::{ConsumerOptions, OutOfRange};
-pub use records::{OwnedRecord, Record, Records};
+pub use records::{OwnedRecord, Records};
 use strandline_protocol::{Offset, PartitionId, Timestamp};
 pub use stream::RecordStream;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use strandline_protocol::{Offset, PartitionId, Timestamp};
+use strandline_protocol::{Offset, PartitionId, Timestamp, batch::Record};
 
 use crate::ClientError;
 
@@ -57,19 +57,6 @@ impl Records {
     pub fn into_owned(self) -> impl Iterator<Item = Result<OwnedRecord, ClientError>> {
         std::iter::empty()
     }
-}
-
-/// A record, borrowed from its [`Records`].
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    /// Its offset.
-    pub offset: Offset,
-    /// Its time.
-    pub timestamp: Timestamp,
-    /// Its key.
-    pub key: Option<&'a [u8]>,
-    /// Its value.
-    pub value: Option<&'a [u8]>,
 }
 
 /// A record that lives on its own; keys, values and headers are slices of what was fetched.

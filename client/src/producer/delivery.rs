@@ -78,12 +78,7 @@ impl Future for Delivery {
         if let Some(decided) = &state.decided {
             return Poll::Ready(self.position(decided));
         }
-        match state.waiting.get_mut(&self.index) {
-            Some(waker) => waker.clone_from(context.waker()),
-            None => {
-                state.waiting.insert(self.index, context.waker().clone());
-            }
-        }
+        state.wait(i64::from(self.index), context);
         Poll::Pending
     }
 }
@@ -105,10 +100,32 @@ pub(crate) struct BatchOutcome {
 #[derive(Debug, Default)]
 struct OutcomeState {
     decided: Option<Result<BatchPosition, ClientError>>,
-    waiting: BTreeMap<i32, Waker>,
+    /// By what they wait for: an index of a record, or a negative number of a `flush`.
+    waiting: BTreeMap<i64, Waker>,
+}
+
+impl OutcomeState {
+    fn wait(&mut self, key: i64, context: &Context<'_>) {
+        match self.waiting.get_mut(&key) {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => {
+                self.waiting.insert(key, context.waker().clone());
+            }
+        }
+    }
 }
 
 impl BatchOutcome {
+    /// Waits until it is decided, whatever comes out. `flush` tells this waiter from others.
+    pub(crate) fn poll_decided(&self, flush: i64, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.decided.is_some() {
+            return Poll::Ready(());
+        }
+        state.wait(-flush, context);
+        Poll::Pending
+    }
+
     /// Decides for all records of the batch and wakes who waits. Only the first decision counts.
     pub(crate) fn decide(&self, decided: Result<BatchPosition, ClientError>) {
         let waiting = {

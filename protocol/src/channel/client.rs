@@ -97,6 +97,11 @@ impl<T> ClientChannel<T> {
         self.in_flight.len() < self.window
     }
 
+    /// What the driver keeps with each unanswered request, in the order in which they were begun.
+    pub fn contexts(&self) -> impl Iterator<Item = &T> {
+        self.in_flight.values().map(|request| &request.context)
+    }
+
     /// Registers a request of `api`, to be sent under the id that is returned. Requests must be
     /// sent in the order in which they are begun: brokers execute those on one partition in that
     /// order.
