@@ -18,8 +18,7 @@ use parking_lot::Mutex;
 use strandline_protocol::{
     ErrorCode,
     api::ApiKey,
-    frame::Flags,
-    messages::{self, ErrorMessage, HELLO_MAGIC, HelloRequest, HelloResponse, Request, decode},
+    messages::{ErrorMessage, HELLO_MAGIC, HelloRequest, HelloResponse, Request, decode},
 };
 use tokio::sync::{mpsc, oneshot};
 

@@ -1,32 +1,39 @@
 //! Reads records: from a position on, in order, each once.
+//!
+//! `assignment` is where it stands, `fetcher` what is on its way, `records` what it brings. **Never**
+//! moves a position past a record that the application was not given.
 
+mod assignment;
+mod fetcher;
 mod options;
 mod records;
+mod start;
 mod stream;
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    sync::Arc,
+};
 
 pub use options::{ConsumerOptions, OutOfRange};
 pub use records::{OwnedRecord, Records};
-use strandline_protocol::{Offset, PartitionId, Timestamp};
+pub use start::StartAt;
+use strandline_protocol::{
+    ErrorClass, Offset, PartitionId,
+    messages::{FetchPartition, OffsetQuery},
+};
 pub use stream::RecordStream;
+use tokio::time::Instant;
 
-use crate::{ClientError, routing::Cluster};
-
-/// Where reading begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartAt {
-    /// At the first record that there is.
-    Beginning,
-    /// Behind the last record that there is now.
-    End,
-    /// At this offset.
-    Offset(Offset),
-    /// At the first record of this time or later; at the end if there is none.
-    Time(Timestamp),
-    /// So many offsets before the end, or at the beginning if there are fewer.
-    FromEnd(u64),
-}
+use self::{
+    assignment::{Assignment, Brought, Stage},
+    fetcher::{Answer, Fetcher, PARTITIONS_PER_FETCH},
+};
+use crate::{
+    ClientError,
+    routing::{Backoff, Cluster},
+};
 
 /// Where a consumer stands in one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,13 +48,58 @@ pub struct Position {
     pub high_watermark: Option<Offset>,
 }
 
+/// What waits for the application.
+enum Ready {
+    Records {
+        index: usize,
+        generation: u64,
+        records: Records,
+        next: Offset,
+    },
+    Failure {
+        index: usize,
+        generation: u64,
+        error: ClientError,
+    },
+}
+
 /// Reads the partitions that are assigned to it. Positions are its own; it stores none.
-#[derive(Debug)]
-pub struct Consumer {}
+pub struct Consumer {
+    cluster: Arc<Cluster>,
+    options: ConsumerOptions,
+    fetcher: Fetcher,
+    assignments: Vec<Assignment>,
+    ready: VecDeque<Ready>,
+    /// Whether `poll_to_end` has asked for the ends.
+    ends_known: bool,
+    /// Topics of which the leader must be asked for before the next fetch.
+    to_refresh: BTreeSet<Arc<str>>,
+    /// Where the next fetch begins among the partitions, so that none is always last.
+    turn: usize,
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("options", &self.options)
+            .field("assignments", &self.assignments)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Consumer {
-    pub(crate) fn new(_cluster: Arc<Cluster>, _options: ConsumerOptions) -> Self {
-        todo!()
+    pub(crate) fn new(cluster: Arc<Cluster>, options: ConsumerOptions) -> Self {
+        let fetcher = Fetcher::new(cluster.new_links());
+        Self {
+            cluster,
+            options,
+            fetcher,
+            assignments: Vec::new(),
+            ready: VecDeque::new(),
+            ends_known: false,
+            to_refresh: BTreeSet::new(),
+            turn: 0,
+        }
     }
 
     /// Replaces what is read. Looks every position up at once, so that a topic that does not exist
@@ -58,17 +110,47 @@ impl Consumer {
     /// look-up.
     pub async fn assign(
         &mut self,
-        _partitions: &[(&str, PartitionId, StartAt)],
+        partitions: &[(&str, PartitionId, StartAt)],
     ) -> Result<(), ClientError> {
-        todo!()
+        let mut starts: BTreeMap<&str, BTreeMap<PartitionId, StartAt>> = BTreeMap::new();
+        for &(topic, partition, start) in partitions {
+            starts.entry(topic).or_default().insert(partition, start);
+        }
+        let mut assignments = Vec::new();
+        for (name, starts) in starts {
+            let topic = self.cluster.topic(name).await?;
+            let found = start::look_up(&self.cluster, &topic, &starts).await?;
+            for (partition, position) in found {
+                assignments.push(Assignment {
+                    topic: Arc::clone(&topic.name),
+                    topic_id: topic.id,
+                    partition,
+                    position,
+                    high_watermark: None,
+                    end: None,
+                    stage: Stage::Idle,
+                    generation: 0,
+                    backoff: Backoff::new(&self.cluster.options),
+                    not_before: None,
+                });
+            }
+        }
+        self.fetcher.clear();
+        self.ready.clear();
+        self.ends_known = false;
+        self.assignments = assignments;
+        Ok(())
     }
 
     /// Replaces what is read by all partitions of one topic.
     ///
     /// # Errors
     /// As [`Consumer::assign`].
-    pub async fn assign_topic(&mut self, _topic: &str, _start: StartAt) -> Result<(), ClientError> {
-        todo!()
+    pub async fn assign_topic(&mut self, topic: &str, start: StartAt) -> Result<(), ClientError> {
+        let count = self.cluster.topic(topic).await?.partition_count();
+        let all = (0..count).map(|partition| (topic, PartitionId(partition), start));
+        let all: Vec<_> = all.collect();
+        self.assign(&all).await
     }
 
     /// Moves the position in one assigned partition; what was fetched ahead is dropped. Cancel safe.
@@ -77,11 +159,26 @@ impl Consumer {
     /// [`ClientError::NotAssigned`], and what a leader says to a look-up.
     pub async fn seek(
         &mut self,
-        _topic: &str,
-        _partition: PartitionId,
-        _to: StartAt,
+        topic: &str,
+        partition: PartitionId,
+        to: StartAt,
     ) -> Result<(), ClientError> {
-        todo!()
+        let assigned = |it: &Assignment| &*it.topic == topic && it.partition == partition;
+        let Some(index) = self.assignments.iter().position(assigned) else {
+            return Err(ClientError::NotAssigned {
+                topic: topic.to_owned(),
+                partition,
+            });
+        };
+        let known = self.cluster.topic(topic).await?;
+        let starts = BTreeMap::from([(partition, to)]);
+        let found = start::look_up(&self.cluster, &known, &starts).await?;
+        if let (Some(assignment), Some(&position)) =
+            (self.assignments.get_mut(index), found.get(&partition))
+        {
+            assignment.move_to(position);
+        }
+        Ok(())
     }
 
     /// Waits for records and returns those of one partition, at least one. The position moves behind
@@ -89,42 +186,295 @@ impl Consumer {
     /// them. Cancel safe: dropped before it is done, it has moved nothing.
     ///
     /// Brokers that cannot be reached are tried again for ever, with growing pauses; wrap it in
-    /// `tokio::time::timeout` for a bound.
+    /// `tokio::time::timeout` for a bound. Without an assignment it never returns.
     ///
     /// # Errors
     /// [`ClientError::OutOfRange`] unless a policy was chosen, [`ClientError::Corrupt`],
     /// [`ClientError::TopicDeleted`], and what a broker refuses for good. The position stays; other
     /// partitions go on with the next call.
     pub async fn poll(&mut self) -> Result<Records, ClientError> {
-        todo!()
+        if self.ends_known {
+            self.ends_known = false;
+            for assignment in &mut self.assignments {
+                assignment.end = None;
+            }
+        }
+        loop {
+            if let Some(ready) = self.take_ready() {
+                return ready;
+            }
+            self.step().await;
+        }
     }
 
     /// As [`Consumer::poll`], but ends: returns none once every assigned partition was read to the
-    /// end that it had when this was first called since the last `assign`. Cancel safe.
+    /// end that it had when this was first called since the last `assign` or `poll`. What came later
+    /// is left to the next call of `poll`. Cancel safe.
     ///
     /// # Errors
     /// As [`Consumer::poll`].
     pub async fn poll_to_end(&mut self) -> Result<Option<Records>, ClientError> {
-        todo!()
+        if !self.ends_known {
+            let ends = self.ends().await?;
+            self.fetcher.clear();
+            self.ready.clear();
+            for assignment in &mut self.assignments {
+                let key = (Arc::clone(&assignment.topic), assignment.partition);
+                assignment.end = ends.get(&key).copied();
+                assignment.move_to(assignment.position);
+            }
+            self.ends_known = true;
+        }
+        loop {
+            if let Some(ready) = self.take_ready() {
+                return ready.map(Some);
+            }
+            if self.assignments.iter().all(Assignment::is_at_end) {
+                return Ok(None);
+            }
+            self.step().await;
+        }
     }
 
     /// Where it stands in every assigned partition, in the order of topics and partitions.
     #[must_use]
     pub fn positions(&self) -> Vec<Position> {
-        todo!()
+        let positions = self.assignments.iter().map(|it| Position {
+            topic: Arc::clone(&it.topic),
+            partition: it.partition,
+            offset: it.position,
+            high_watermark: it.high_watermark,
+        });
+        positions.collect()
     }
 
     /// Asks for the end of every assigned partition now: the high watermark, which is exclusive.
     ///
     /// # Errors
     /// What a leader says.
-    pub async fn end_offsets(&self) -> Result<Vec<Position>, ClientError> {
-        todo!()
+    pub async fn end_offsets(&mut self) -> Result<Vec<Position>, ClientError> {
+        let ends = self.ends().await?;
+        let mut positions = self.positions();
+        for position in &mut positions {
+            let key = (Arc::clone(&position.topic), position.partition);
+            position.high_watermark = ends.get(&key).copied();
+        }
+        Ok(positions)
     }
 
     /// The records one by one, as a `Stream`.
     #[must_use]
     pub fn into_stream(self) -> RecordStream {
-        todo!()
+        RecordStream::new(self)
+    }
+
+    async fn ends(&mut self) -> Result<BTreeMap<(Arc<str>, PartitionId), Offset>, ClientError> {
+        let mut queries: BTreeMap<Arc<str>, BTreeMap<PartitionId, OffsetQuery>> = BTreeMap::new();
+        for it in &self.assignments {
+            let queries = queries.entry(Arc::clone(&it.topic)).or_default();
+            queries.insert(it.partition, OffsetQuery::Latest);
+        }
+        let mut ends = BTreeMap::new();
+        for (name, queries) in queries {
+            let topic = self.cluster.topic(&name).await?;
+            let found = self.cluster.list_offsets(&topic, &queries).await?;
+            let found = found
+                .into_values()
+                .filter_map(|it| Some((it.partition, it.offset?)));
+            ends.extend(found.map(|(partition, end)| ((Arc::clone(&name), partition), end)));
+        }
+        Ok(ends)
+    }
+
+    /// Hands out what waits, moves the position, and sends the next fetch.
+    fn take_ready(&mut self) -> Option<Result<Records, ClientError>> {
+        while let Some(ready) = self.ready.pop_front() {
+            let (index, generation) = match &ready {
+                Ready::Records {
+                    index, generation, ..
+                }
+                | Ready::Failure {
+                    index, generation, ..
+                } => (*index, *generation),
+            };
+            let assignment = self.assignments.get_mut(index);
+            let Some(it) = assignment.filter(|it| it.generation == generation) else {
+                continue;
+            };
+            it.stage = Stage::Idle;
+            return Some(match ready {
+                Ready::Records { records, next, .. } => {
+                    it.position = next;
+                    self.send_fetches(Instant::now());
+                    Ok(records)
+                }
+                Ready::Failure { error, .. } => Err(error),
+            });
+        }
+        None
+    }
+
+    /// Sends what can be fetched, and waits for one thing to happen.
+    async fn step(&mut self) {
+        if let Some(topic) = self.to_refresh.first().cloned() {
+            // A failure shows again in the next fetch; other brokers must not wait for this one.
+            let refresh = self.cluster.refresh(vec![topic.to_string()]);
+            let limit = self.cluster.options.backoff_max;
+            let _ = tokio::time::timeout(limit, refresh).await;
+            self.to_refresh.remove(&topic);
+        }
+        let now = Instant::now();
+        self.send_fetches(now);
+        if !self.ready.is_empty() {
+            return;
+        }
+        let pauses = self.assignments.iter().filter_map(|it| it.not_before);
+        let pause = pauses.filter(|&pause| pause > now).min();
+        let sleep = async {
+            match pause {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = self.fetcher.next() => self.receive(answer),
+            () = sleep => {}
+        }
+    }
+
+    /// Sends a fetch to every broker that leads a partition which can be fetched.
+    fn send_fetches(&mut self, now: Instant) {
+        let image = self.cluster.image();
+        let mut by_leader: BTreeMap<_, (Vec<FetchPartition>, Vec<(usize, u64)>)> = BTreeMap::new();
+        let count = self.assignments.len();
+        for index in (self.turn..count).chain(0..self.turn.min(count)) {
+            let Some(it) = self.assignments.get_mut(index) else {
+                continue;
+            };
+            if !it.wants_fetch(now) {
+                continue;
+            }
+            let topic = image.topics.get(&it.topic);
+            if let Some(topic) = topic
+                && topic.id != it.topic_id
+            {
+                it.stage = Stage::Fetched;
+                let error = ClientError::TopicDeleted {
+                    topic: it.topic.to_string(),
+                };
+                let generation = it.generation;
+                self.ready.push_back(Ready::Failure {
+                    index,
+                    generation,
+                    error,
+                });
+                continue;
+            }
+            let leader = topic.and_then(|topic| topic.leader(it.partition)?.broker);
+            let Some(leader) = leader.filter(|leader| image.brokers.contains_key(leader)) else {
+                it.pause(now);
+                self.to_refresh.insert(Arc::clone(&it.topic));
+                continue;
+            };
+            if !self.fetcher.has_room(leader) {
+                continue;
+            }
+            let (partitions, fetched) = by_leader.entry(leader).or_default();
+            if partitions.len() < PARTITIONS_PER_FETCH {
+                it.stage = Stage::Fetching;
+                fetched.push((index, it.generation));
+                partitions.push(FetchPartition {
+                    topic_id: it.topic_id,
+                    partition: it.partition,
+                    fetch_offset: it.position,
+                    bytes_max: u32::try_from(self.options.partition_bytes_max).unwrap_or(u32::MAX),
+                    current_leader_epoch: None,
+                });
+            }
+        }
+        self.turn = (self.turn + 1).checked_rem(count).unwrap_or(0);
+        for (leader, (partitions, fetched)) in by_leader {
+            if let Some(address) = image.brokers.get(&leader) {
+                self.fetcher
+                    .fetch(leader, address, &self.options, partitions, fetched);
+            }
+        }
+    }
+
+    fn receive(&mut self, answer: Answer) {
+        let now = Instant::now();
+        match answer.outcome {
+            Ok((response, payload)) => {
+                let mut payload = payload;
+                let mut fetched = answer.fetched.into_iter();
+                for partition in response.partitions {
+                    let bytes = usize::try_from(partition.bytes).unwrap_or(usize::MAX);
+                    let bytes = payload.split_to(bytes.min(payload.len()));
+                    let Some((index, generation)) = fetched.next() else {
+                        break;
+                    };
+                    let assignment = self.assignments.get_mut(index);
+                    let Some(it) = assignment.filter(|it| it.generation == generation) else {
+                        continue;
+                    };
+                    let brought = it.receive(partition, &bytes, self.options.out_of_range, now);
+                    self.keep(index, generation, brought);
+                }
+                // Left out of the answer: asked for again.
+                self.pause(fetched, now);
+            }
+            Err(error) => {
+                let transient = !matches!(error.class(), ErrorClass::Fatal | ErrorClass::Fenced);
+                if !transient && let Some(&(index, generation)) = answer.fetched.first() {
+                    self.keep(index, generation, Brought::Failure(error));
+                }
+                for (index, _) in &answer.fetched {
+                    let topic = self.assignments.get(*index).map(|it| Arc::clone(&it.topic));
+                    self.to_refresh.extend(topic);
+                }
+                self.pause(answer.fetched.into_iter(), now);
+            }
+        }
+    }
+
+    fn pause(&mut self, fetched: impl Iterator<Item = (usize, u64)>, now: Instant) {
+        for (index, generation) in fetched {
+            let assignment = self.assignments.get_mut(index);
+            if let Some(it) = assignment.filter(|it| it.generation == generation)
+                && it.stage == Stage::Fetching
+            {
+                it.pause(now);
+            }
+        }
+    }
+
+    fn keep(&mut self, index: usize, generation: u64, brought: Brought) {
+        let Some(it) = self.assignments.get_mut(index) else {
+            return;
+        };
+        match brought {
+            Brought::Nothing => {}
+            Brought::WrongBroker => {
+                self.to_refresh.insert(Arc::clone(&it.topic));
+            }
+            Brought::Records(records, next) => {
+                it.stage = Stage::Fetched;
+                self.ready.push_back(Ready::Records {
+                    index,
+                    generation,
+                    records,
+                    next,
+                });
+            }
+            Brought::Failure(error) => {
+                it.stage = Stage::Fetched;
+                self.ready.push_back(Ready::Failure {
+                    index,
+                    generation,
+                    error,
+                });
+            }
+        }
     }
 }

@@ -14,8 +14,8 @@ use std::{
 };
 
 use strandline_protocol::{
-    BrokerId, ErrorClass, ErrorCode, Offset,
-    messages::{Acks, Failure, InitProducerIdRequest, InitProducerIdResponse, ProducedPartition},
+    BrokerId, ErrorClass,
+    messages::{Acks, InitProducerIdRequest, InitProducerIdResponse},
 };
 use tokio::time::Instant;
 
@@ -23,9 +23,9 @@ use super::{
     Shared,
     accumulator::Accumulator,
     delivery::BatchPosition,
-    partition::{Ended, Identity},
+    partition::Identity,
     reaction::{Earlier, Reaction, reaction},
-    request::{Attempt, BatchKey, Outcome, Requests},
+    request::{Attempt, Outcome, Requests},
 };
 use crate::{
     ClientError,

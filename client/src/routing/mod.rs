@@ -105,32 +105,6 @@ impl Cluster {
         self.ask_by(|| self.control(), request).await
     }
 
-    /// Asks the leader of a partition, as [`Cluster::ask`].
-    pub(crate) async fn ask_leader<R: Request>(
-        &self,
-        topic: &Topic,
-        partition: PartitionId,
-        request: &R,
-    ) -> Result<R::Response, ClientError> {
-        self.ask_by(|| self.leader_connection(topic, partition), request)
-            .await
-    }
-
-    async fn leader_connection(
-        &self,
-        topic: &Topic,
-        partition: PartitionId,
-    ) -> Result<Connection, ClientError> {
-        let image = self.image();
-        let known = image.topics.get(&topic.name);
-        let leader = known.and_then(|topic| topic.leader(partition)?.broker);
-        let Some(address) = leader.and_then(|broker| image.brokers.get(&broker)) else {
-            self.refresh(vec![topic.name.to_string()]).await?;
-            return Err(no_leader(&topic.name, partition));
-        };
-        self.links.connection(address).await
-    }
-
     async fn ask_by<R, F>(
         &self,
         connection: impl Fn() -> F,
