@@ -112,9 +112,12 @@ async fn a_dropped_connection_closes_its_socket() {
         .await
         .unwrap();
     drop((client, consumer));
-    let metrics = tokio::runtime::Handle::current().metrics();
-    // What is left are the fake's accept loop and, for a moment, tasks that end.
-    support::eventually("the tasks end", || metrics.num_alive_tasks() <= 1).await;
+    let open = || {
+        cluster
+            .connections
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    support::eventually("all sockets close", || open() == 0).await;
 }
 
 #[test]

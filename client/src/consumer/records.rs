@@ -64,15 +64,17 @@ impl Records {
             next: from,
             damage: None,
         };
+        let mut behind = Offset::ZERO;
         for batch in split_batches(bytes) {
             let fetched = batch.and_then(|batch| {
                 let header = *batch.header();
-                check(&batch, decoded.next)?;
+                check(&batch, behind)?;
                 Ok((header, fetched_batch(&batch, bytes)?))
             });
             match fetched {
                 Ok((header, fetched)) => {
-                    decoded.next = decoded.next.max(header.end_offset());
+                    behind = header.end_offset();
+                    decoded.next = decoded.next.max(behind);
                     decoded
                         .records
                         .batches
@@ -83,6 +85,11 @@ impl Records {
                     break;
                 }
             }
+        }
+        if decoded.next == from && !bytes.is_empty() && decoded.damage.is_none() {
+            // Asking again would bring the same.
+            let reason = "everything that was sent lies before what was asked for";
+            decoded.damage = Some((from, BatchError::BadHeader { reason }));
         }
         decoded
     }
@@ -168,13 +175,13 @@ impl Records {
 }
 
 /// Checks what must hold of a batch before anything in it is believed.
-fn check(batch: &BatchView<'_>, expected: Offset) -> Result<(), BatchError> {
+fn check(batch: &BatchView<'_>, behind: Offset) -> Result<(), BatchError> {
     batch.check_crc()?;
     let header = batch.header();
     let reason = if header.base_offset() < Offset::ZERO || header.last_offset_delta() < 0 {
         "its offsets are negative"
-    } else if header.end_offset() < expected {
-        "it lies before what was asked for or before its predecessor"
+    } else if header.base_offset() < behind {
+        "it overlaps the batch before it"
     } else {
         return Ok(());
     };

@@ -207,8 +207,14 @@ impl Partition {
         Some(open.opened + wait)
     }
 
-    /// When to look again if nothing happens before: for the pace, a pause or a deadline.
-    pub(super) fn next_look(&self, pace: Pace, delivery_timeout: Duration) -> Option<Instant> {
+    /// When to look again if nothing happens before: for the pace, a pause or a deadline. What is due
+    /// already waits for an event and not for a time.
+    pub(super) fn next_look(
+        &self,
+        now: Instant,
+        pace: Pace,
+        delivery_timeout: Duration,
+    ) -> Option<Instant> {
         let oldest = self.under_way.front().map(|it| it.opened);
         let unsent = self.sealed.front().or(self.open.as_ref());
         let oldest = oldest.into_iter().chain(unsent.map(|it| it.opened)).min();
@@ -223,7 +229,7 @@ impl Partition {
             (due, None) => due,
         };
         let expiry = oldest.map(|opened| opened + delivery_timeout);
-        due.into_iter().chain(expiry).min()
+        due.into_iter().chain(expiry).filter(|&at| at > now).min()
     }
 
     /// Whether anything could be sent now, if its leader can be reached.

@@ -207,8 +207,7 @@ impl Sender {
                         }
                     }
                 }
-                // What is due already waits for an event, not for a time.
-                let look = partition.next_look(pace, timeout).filter(|&at| at > now);
+                let look = partition.next_look(now, pace, timeout);
                 next_look = next_look.into_iter().chain(look).min();
             }
             for key in idle {

@@ -8,7 +8,10 @@ mod log;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -82,7 +85,16 @@ pub struct State {
 pub struct FakeCluster {
     pub state: Arc<Mutex<State>>,
     tasks: Arc<Mutex<Vec<AbortHandle>>>,
+    /// Sockets that are open.
     pub connections: Arc<AtomicUsize>,
+}
+
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl FakeCluster {
@@ -118,10 +130,12 @@ impl FakeCluster {
         let task = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let serving = cluster.clone();
-                serving
-                    .connections
-                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let task = tokio::spawn(async move { serving.serve(broker, socket).await });
+                serving.connections.fetch_add(1, Ordering::Relaxed);
+                let open = Open(Arc::clone(&serving.connections));
+                let task = tokio::spawn(async move {
+                    serving.serve(broker, socket).await;
+                    drop(open);
+                });
                 cluster.tasks.lock().push(task.abort_handle());
             }
         });
