@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use self::{
     assignment::{Assignment, Brought, Stage},
-    fetcher::{Answer, Fetcher, PARTITIONS_PER_FETCH},
+    fetcher::{Answer, Fetched, Fetcher, PARTITIONS_PER_FETCH},
 };
 use crate::{
     ClientError,
@@ -346,7 +346,7 @@ impl Consumer {
     /// Sends a fetch to every broker that leads a partition which can be fetched.
     fn send_fetches(&mut self, now: Instant) {
         let image = self.cluster.image();
-        let mut by_leader: BTreeMap<_, (Vec<FetchPartition>, Vec<(usize, u64)>)> = BTreeMap::new();
+        let mut by_leader: BTreeMap<_, (Vec<FetchPartition>, Fetched)> = BTreeMap::new();
         let count = self.assignments.len();
         for index in (self.turn..count).chain(0..self.turn.min(count)) {
             let Some(it) = self.assignments.get_mut(index) else {

@@ -47,10 +47,8 @@ impl Delivery {
     /// What became of the record, if it is decided.
     #[must_use]
     pub fn try_position(&self) -> Option<Result<RecordPosition, ClientError>> {
-        match &self.batch.state.lock().decided {
-            None => None,
-            Some(decided) => Some(self.position(decided)),
-        }
+        let state = self.batch.state.lock();
+        state.decided.as_ref().map(|decided| self.position(decided))
     }
 
     fn position(
