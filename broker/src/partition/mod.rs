@@ -1,1 +1,31 @@
-//! Partitions at work: one log each, who waits for it, and who flushes it.
+//! The partitions of this broker: a log and the state of its replica behind one short lock each.
+//!
+//! *Patterns: singular update queue, high-water mark, write-ahead log.*
+//!
+//! **Owns** the data directories, the registry of partitions, group commit, retention, checkpoints,
+//! and what follows from a change of metadata: creating, deleting and configuring partitions.
+//!
+//! **Never** decides what may be appended (storage does) or acknowledged (core does), and never
+//! waits for a disk while it holds a partition's lock on behalf of a request.
+
+mod configuration;
+mod directory;
+mod flusher;
+mod reconcile;
+mod registry;
+mod state;
+mod tokens;
+mod upkeep;
+mod waits;
+
+pub use configuration::log_config;
+pub use directory::{Directory, Failures, metadata_name};
+pub use flusher::{FlushQueue, Flushers};
+pub use reconcile::Reconciler;
+pub use registry::Partitions;
+pub use state::Partition;
+pub use tokens::{
+    AckToken, Acknowledged, Appended, FetchToken, Figures, Look, Opening, Read, ReadFailure,
+};
+pub use upkeep::Upkeep;
+pub use waits::FetchWaits;

@@ -1,0 +1,169 @@
+//! Group commit: while one `fdatasync` runs, the next group of appends fills.
+//!
+//! *Pattern: write-ahead log.* A partition with something to flush stands in its directory's queue
+//! once, however much is appended to it; a thread takes it out and syncs all of it at once.
+
+use std::{collections::VecDeque, sync::Arc, thread::JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+use super::Partition;
+use crate::server::spawn::{Threads, spawn};
+
+/// How many partitions of one directory are flushed at the same time: enough for the file system to
+/// share one journal commit among them, few enough to cost nothing when idle.
+const FLUSHERS_PER_DIRECTORY: usize = 2;
+
+/// A flusher needs little more than a system call.
+const FLUSHER_STACK_BYTES: usize = 256 << 10;
+
+/// Partitions of one directory that wait for a flush.
+#[derive(Debug, Default)]
+pub struct FlushQueue {
+    waiting: Mutex<Waiting>,
+    /// For flusher threads.
+    arrived: Condvar,
+    /// For the flusher task of a build without threads.
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    partitions: VecDeque<Arc<Partition>>,
+    closed: Closed,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Closed {
+    #[default]
+    No,
+    Yes,
+}
+
+impl FlushQueue {
+    /// Puts a partition at the end. The caller makes sure that it is not in the queue already.
+    pub fn push(&self, partition: Arc<Partition>) {
+        self.waiting.lock().partitions.push_back(partition);
+        self.arrived.notify_one();
+        self.notify.notify_one();
+    }
+
+    /// Lets flushers finish what is in the queue, and end.
+    fn close(&self) {
+        self.waiting.lock().closed = Closed::Yes;
+        self.arrived.notify_all();
+        self.notify.notify_one();
+    }
+
+    /// The next partition; waits for one, and returns none once the queue is closed and empty.
+    fn next(&self) -> Option<Arc<Partition>> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if let Some(partition) = waiting.partitions.pop_front() {
+                return Some(partition);
+            }
+            if waiting.closed == Closed::Yes {
+                return None;
+            }
+            self.arrived.wait(&mut waiting);
+        }
+    }
+
+    /// As [`FlushQueue::next`], without a thread to block. Cancel safe.
+    async fn next_async(&self) -> Option<Arc<Partition>> {
+        loop {
+            {
+                let mut waiting = self.waiting.lock();
+                if let Some(partition) = waiting.partitions.pop_front() {
+                    return Some(partition);
+                }
+                if waiting.closed == Closed::Yes {
+                    return None;
+                }
+            }
+            self.notify.notified().await;
+        }
+    }
+}
+
+/// Whoever empties the queues.
+#[derive(Debug)]
+pub struct Flushers {
+    queues: Vec<Arc<FlushQueue>>,
+    threads: Vec<JoinHandle<()>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Flushers {
+    /// Starts flushers for the queues.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn start(queues: Vec<Arc<FlushQueue>>, threads: Threads) -> std::io::Result<Self> {
+        let mut flushers = Self {
+            queues,
+            threads: Vec::new(),
+            tasks: Vec::new(),
+        };
+        for queue in &flushers.queues {
+            match threads {
+                Threads::Allowed => {
+                    for number in 0..FLUSHERS_PER_DIRECTORY {
+                        let queue = Arc::clone(queue);
+                        let thread = std::thread::Builder::new()
+                            .name(format!("flush-{number}"))
+                            .stack_size(FLUSHER_STACK_BYTES)
+                            .spawn(move || {
+                                while let Some(partition) = queue.next() {
+                                    partition.flush();
+                                }
+                            })?;
+                        flushers.threads.push(thread);
+                    }
+                }
+                Threads::None => {
+                    let queue = Arc::clone(queue);
+                    flushers.tasks.push(spawn(async move {
+                        while let Some(partition) = queue.next_async().await {
+                            partition.flush();
+                            tokio::task::yield_now().await;
+                        }
+                    }));
+                }
+            }
+        }
+        Ok(flushers)
+    }
+
+    /// Flushes what is in the queues, then ends. Blocks a thread for that long where there are any.
+    pub async fn stop(mut self) {
+        for queue in &self.queues {
+            queue.close();
+        }
+        for task in std::mem::take(&mut self.tasks) {
+            let _ = task.await;
+        }
+        let threads = std::mem::take(&mut self.threads);
+        if threads.is_empty() {
+            return;
+        }
+        let _ = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                let _ = thread.join();
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Flushers {
+    fn drop(&mut self) {
+        for queue in &self.queues {
+            queue.close();
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}

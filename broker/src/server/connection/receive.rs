@@ -1,0 +1,356 @@
+//! The bytes that have arrived and are not handled yet.
+//!
+//! An idle connection owns a small buffer only. A frame that does not fit reserves its memory from a
+//! budget first and takes a shared buffer then; both go back once all that was in it is handled.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use strandline_protocol::frame::{FrameError, FrameHeader, HEADER_BYTES};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::server::{
+    buffers::{BUFFER_BYTES, BufferPool},
+    memory::Reservation,
+};
+
+/// What an idle connection owns, in bytes.
+const SMALL_BYTES: usize = 4 << 10;
+
+/// What stands at the front of the buffer.
+#[derive(Clone, Copy, Debug)]
+pub enum Front {
+    /// Not enough bytes yet to say or to handle; there is room for more.
+    Incomplete,
+    /// A frame that does not fit: see [`Receive::grow`].
+    TooSmall {
+        /// Its header.
+        header: FrameHeader,
+        /// The buffer that it needs, in bytes.
+        bytes: usize,
+    },
+    /// A whole frame, whose checksum is right: see [`Receive::frame`].
+    Frame(FrameHeader),
+}
+
+/// The receive buffer of one connection.
+#[derive(Debug)]
+pub struct Receive {
+    small: Box<[u8]>,
+    large: Option<Large>,
+    start: usize,
+    end: usize,
+    /// The header at `start`, once it has arrived.
+    header: Option<FrameHeader>,
+    /// Whether the checksum of that frame has been found right.
+    checked: Checked,
+    frame_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Large {
+    bytes: Vec<u8>,
+    _reservation: Reservation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checked {
+    NotYet,
+    Right,
+}
+
+impl Receive {
+    /// An empty buffer that refuses frames larger than `frame_bytes_max`.
+    #[must_use]
+    pub fn new(frame_bytes_max: usize) -> Self {
+        Self {
+            small: vec![0; SMALL_BYTES].into_boxed_slice(),
+            large: None,
+            start: 0,
+            end: 0,
+            header: None,
+            checked: Checked::NotYet,
+            frame_bytes_max,
+        }
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Reads what the socket has; 0 is the end of the stream.
+    ///
+    /// There must be room, which is so after [`Front::Incomplete`].
+    pub fn poll_fill<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<usize>> {
+        self.make_room();
+        let end = self.end;
+        let room = self.bytes().get_mut(end..).unwrap_or_default();
+        debug_assert!(
+            !room.is_empty(),
+            "a full buffer holds a whole frame or grows"
+        );
+        let mut read = ReadBuf::new(room);
+        match Pin::new(stream).poll_read(context, &mut read) {
+            Poll::Ready(Ok(())) => {
+                let count = read.filled().len();
+                self.end = self.end.saturating_add(count);
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Looks at the front of the buffer.
+    ///
+    /// # Errors
+    /// [`FrameError`] ends the connection.
+    pub fn front(&mut self) -> Result<Front, FrameError> {
+        let header = match self.header {
+            Some(header) => header,
+            None => {
+                let Some(fixed) = self.fixed_part() else {
+                    return Ok(Front::Incomplete);
+                };
+                let header = FrameHeader::decode(&fixed, self.frame_bytes_max)?;
+                self.header = Some(header);
+                header
+            }
+        };
+        let bytes = HEADER_BYTES.saturating_add(header.body_bytes);
+        self.check_message(&header)?;
+        if self.end.saturating_sub(self.start) >= bytes {
+            return Ok(Front::Frame(header));
+        }
+        if bytes > self.capacity() {
+            return Ok(Front::TooSmall { header, bytes });
+        }
+        Ok(Front::Incomplete)
+    }
+
+    /// The message and the payload of the whole frame at the front.
+    pub fn frame(&mut self) -> (&[u8], &mut [u8]) {
+        let (start, header) = (self.start, self.header);
+        let Some(header) = header else {
+            return (&[], &mut []);
+        };
+        let from = start.saturating_add(HEADER_BYTES);
+        let to = from.saturating_add(header.body_bytes);
+        let body = self.bytes().get_mut(from..to).unwrap_or_default();
+        let (message, payload) = body
+            .split_at_mut_checked(header.message_bytes)
+            .unwrap_or_default();
+        (message, payload)
+    }
+
+    /// Drops the frame at the front, which has been handled.
+    pub fn consume(&mut self) {
+        if let Some(header) = self.header.take() {
+            let bytes = HEADER_BYTES.saturating_add(header.body_bytes);
+            self.start = self.start.saturating_add(bytes).min(self.end);
+        }
+        self.checked = Checked::NotYet;
+        if self.is_empty() {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Moves what has arrived to a buffer of at least `bytes` bytes, whose memory is `reservation`.
+    pub fn grow(&mut self, pool: &BufferPool, bytes: usize, reservation: Reservation) {
+        let mut larger = pool.take(bytes);
+        let arrived = self.start..self.end;
+        let arrived = self.bytes().get(arrived).unwrap_or_default();
+        let count = arrived.len();
+        if let Some(room) = larger.get_mut(..count) {
+            room.copy_from_slice(arrived);
+        }
+        let before = self.large.replace(Large {
+            bytes: larger,
+            _reservation: reservation,
+        });
+        if let Some(before) = before {
+            pool.give_back(before.bytes);
+        }
+        self.start = 0;
+        self.end = count;
+    }
+
+    /// Gives the shared buffer back if nothing is in it.
+    pub fn rest(&mut self, pool: &BufferPool) {
+        if self.is_empty()
+            && let Some(large) = self.large.take()
+        {
+            pool.give_back(large.bytes);
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// What must be reserved for a frame of `bytes` bytes: at least a shared buffer.
+    #[must_use]
+    pub fn reservation_for(bytes: usize) -> usize {
+        bytes.max(BUFFER_BYTES)
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        match &mut self.large {
+            Some(large) => &mut large.bytes,
+            None => &mut self.small,
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        match &self.large {
+            Some(large) => large.bytes.len(),
+            None => self.small.len(),
+        }
+    }
+
+    /// Moves an incomplete frame to the start of the buffer if it cannot be completed where it is.
+    fn make_room(&mut self) {
+        let wanted = self
+            .header
+            .map_or(HEADER_BYTES, |header| HEADER_BYTES + header.body_bytes);
+        let (start, end) = (self.start, self.end);
+        if start > 0 && start.saturating_add(wanted) > self.capacity() {
+            self.bytes().copy_within(start..end, 0);
+            self.end = end - start;
+            self.start = 0;
+        }
+    }
+
+    fn fixed_part(&mut self) -> Option<[u8; HEADER_BYTES]> {
+        let (start, end) = (self.start, self.end);
+        self.bytes().get(start..end)?.first_chunk().copied()
+    }
+
+    /// Checks the checksum as soon as the message is there, before the payload is waited for.
+    fn check_message(&mut self, header: &FrameHeader) -> Result<(), FrameError> {
+        if self.checked == Checked::Right {
+            return Ok(());
+        }
+        let from = self.start.saturating_add(HEADER_BYTES);
+        let to = from.saturating_add(header.message_bytes);
+        if to > self.end {
+            return Ok(());
+        }
+        let Some(fixed) = self.fixed_part() else {
+            return Ok(());
+        };
+        let message = self.bytes().get(from..to).unwrap_or_default();
+        header.check(&fixed, message)?;
+        self.checked = Checked::Right;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use strandline_core::budget::{Pool, PoolSizes};
+    use strandline_protocol::{CorrelationId, ErrorCode, frame::Flags};
+
+    use super::*;
+    use crate::server::memory::MemoryBudget;
+
+    fn budget() -> MemoryBudget {
+        MemoryBudget::new(PoolSizes {
+            client_bytes: 64 << 20,
+            replication_bytes: 0,
+            control_bytes: 0,
+        })
+    }
+
+    fn reserve(budget: &MemoryBudget, bytes: usize) -> Reservation {
+        let mut context = Context::from_waker(Waker::noop());
+        let bytes = Receive::reservation_for(bytes);
+        match budget.poll_reserve(Pool::Client, bytes, &mut None, &mut context) {
+            Poll::Ready(reservation) => reservation,
+            Poll::Pending => panic!("there is room"),
+        }
+    }
+
+    fn frame(message: &[u8], payload: &[u8]) -> Vec<u8> {
+        let header = FrameHeader::encode(
+            9,
+            0,
+            Flags::REQUEST,
+            ErrorCode::NONE,
+            CorrelationId(1),
+            message,
+            payload.len(),
+        );
+        [&header[..], message, payload].concat()
+    }
+
+    /// Feeds `stream` in one piece after the other and returns the frames that come out.
+    fn receive(mut stream: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, FrameError> {
+        let budget = budget();
+        let pool = BufferPool::default();
+        let mut receive = Receive::new(8 << 20);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut frames = Vec::new();
+        loop {
+            match receive.front()? {
+                Front::Frame(_) => {
+                    let (message, payload) = receive.frame();
+                    frames.push((message.to_vec(), payload.to_vec()));
+                    receive.consume();
+                    receive.rest(&pool);
+                }
+                Front::TooSmall { bytes, .. } => {
+                    receive.grow(&pool, bytes, reserve(&budget, bytes));
+                }
+                Front::Incomplete => match receive.poll_fill(&mut stream, &mut context) {
+                    Poll::Ready(Ok(0)) => return Ok(frames),
+                    Poll::Ready(Ok(_)) => {}
+                    other => panic!("{other:?}"),
+                },
+            }
+        }
+    }
+
+    #[test]
+    fn frames_of_every_size_come_out_whole() {
+        let sizes = [0, 1, 100, 4_000, 4_096, 5_000, 300_000, 2 << 20, 17];
+        let payloads: Vec<Vec<u8>> = sizes.iter().map(|size| vec![7; *size]).collect();
+        let stream: Vec<u8> = payloads
+            .iter()
+            .flat_map(|payload| frame(b"message", payload))
+            .collect();
+        let frames = receive(&stream).unwrap();
+        let expected: Vec<_> = payloads
+            .into_iter()
+            .map(|payload| (b"message".to_vec(), payload))
+            .collect();
+        assert!(frames == expected);
+    }
+
+    #[test]
+    fn a_damaged_message_is_noticed() {
+        let mut stream = frame(b"message", b"");
+        stream[HEADER_BYTES] ^= 1;
+        assert_eq!(receive(&stream), Err(FrameError::Checksum));
+    }
+
+    #[test]
+    fn the_shared_buffer_goes_back() {
+        let budget = budget();
+        let pool = BufferPool::default();
+        let mut receive = Receive::new(1 << 20);
+        receive.grow(&pool, 10_000, reserve(&budget, 10_000));
+        assert_eq!(budget.used(Pool::Client), 256 << 10);
+        receive.rest(&pool);
+        assert_eq!(budget.used(Pool::Client), 0);
+    }
+}

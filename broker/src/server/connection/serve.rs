@@ -1,0 +1,654 @@
+//! The task of a connection.
+
+use std::{
+    collections::VecDeque,
+    future::{Future as _, poll_fn},
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use strandline_client::net::TcpStream;
+use strandline_core::budget::Pool;
+use strandline_protocol::{
+    Api, ApiKey, CorrelationId, ErrorCode,
+    frame::{Flags, FrameError, FrameHeader},
+};
+use tokio::{
+    io::AsyncWrite as _,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::{Instant, Sleep},
+};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::{
+    Event, Events, Reply, Slot,
+    outbox::Outbox,
+    parked::Parked,
+    receive::{Front, Receive},
+};
+use crate::{
+    metrics::{OpenConnection, Refusal},
+    server::{
+        broker::Broker,
+        handlers::{
+            self, Handled, Request,
+            k02_watch_metadata::Watch,
+            k09_produce::ParkedProduce,
+            k10_fetch::{ParkedFetch, Patience},
+        },
+        memory::Ticket,
+        spawn,
+    },
+};
+
+/// How much may wait to be written before no more requests are handled, in bytes.
+const OUTBOX_BYTES_MAX: usize = 8 << 20;
+
+/// How long a new connection may take to say `Hello`.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many frames are handled in one poll before others on this thread get their turn.
+const FRAMES_PER_POLL: usize = 32;
+
+/// A connection of a client.
+pub struct Connection {
+    broker: Arc<Broker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    number: u64,
+    phase: Phase,
+    receive: Receive,
+    outbox: Outbox,
+    parked: Parked<Waiting>,
+    events: UnboundedReceiver<Event>,
+    own_events: Events,
+    memory: Option<Ticket>,
+    watch: Option<Watch>,
+    /// Answers that are not written yet: where they end, and when they were queued.
+    unsent: VecDeque<(u64, Instant, ApiKey)>,
+    timer: Pin<Box<Sleep>>,
+    /// When a byte last moved in, and when one last moved out while some waited.
+    last_read: Instant,
+    last_write: Instant,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    _open: OpenConnection,
+}
+
+/// How far the connection has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nobody has said `Hello` yet.
+    New,
+    /// It serves the client of that name.
+    Open(String),
+    /// Nothing is read any more; what was asked before is answered.
+    Draining,
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    /// The peer closed it, or everything was answered after the broker began to stop.
+    Closed,
+    /// The socket failed.
+    Socket(std::io::Error),
+    /// What arrived is not our protocol.
+    Protocol(FrameError),
+    /// Nothing arrived for too long.
+    Idle,
+    /// The peer does not read.
+    Slow,
+}
+
+/// A parked request.
+struct Waiting {
+    origin: Origin,
+    since: Instant,
+    work: Work,
+}
+
+enum Work {
+    Produce(ParkedProduce),
+    Fetch(ParkedFetch),
+    Task,
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    api: &'static Api,
+    version: u16,
+    correlation: CorrelationId,
+    answer: Answer,
+}
+
+/// Whether the peer waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Expected,
+    Unwanted,
+}
+
+/// What a step has achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Some,
+    None,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(
+        broker: Arc<Broker>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        number: u64,
+        open: OpenConnection,
+    ) -> Self {
+        let (own_events, events) = unbounded_channel();
+        let now = Instant::now();
+        Self {
+            receive: Receive::new(broker.limits.frame_bytes_max),
+            stopping: Box::pin(broker.stopping.clone().cancelled_owned()),
+            broker,
+            stream,
+            peer,
+            number,
+            phase: Phase::New,
+            outbox: Outbox::default(),
+            parked: Parked::default(),
+            events,
+            own_events,
+            memory: None,
+            watch: None,
+            unsent: VecDeque::new(),
+            timer: Box::pin(tokio::time::sleep_until(now + HELLO_TIMEOUT)),
+            last_read: now,
+            last_write: now,
+            _open: open,
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub async fn run(mut self) {
+        let end = poll_fn(|context| self.poll(context)).await;
+        let (peer, native) = (self.peer, &self.broker.metrics.native);
+        let client = match &self.phase {
+            Phase::Open(client) => client.as_str(),
+            _ => "",
+        };
+        match end {
+            End::Closed => tracing::debug!(%peer, client, "connection closed"),
+            End::Socket(error) => tracing::debug!(%peer, client, "connection lost: {error}"),
+            End::Protocol(error) => {
+                native.refused(Refusal::Protocol);
+                tracing::warn!(%peer, client, "connection closed: {error}");
+            }
+            End::Idle => {
+                native.refused(Refusal::Idle);
+                tracing::debug!(%peer, client, "connection closed: nothing arrived for too long");
+            }
+            End::Slow => {
+                native.refused(Refusal::Slow);
+                tracing::warn!(%peer, client, "connection closed: the peer does not read its answers");
+            }
+        }
+        self.let_go();
+    }
+
+    /// Takes what is parked out of every list.
+    fn let_go(&mut self) {
+        self.broker.watchers.remove(self.number);
+        for waiting in self.parked.drain() {
+            if let Work::Fetch(mut fetch) = waiting.work {
+                fetch.cancel(&self.broker);
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        match self.poll_steps(context) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Does all that can be done now; the waker is registered for everything else.
+    fn poll_steps(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        self.poll_stop(context);
+        for _ in 0..FRAMES_PER_POLL {
+            // Answers are gathered while there is something to handle, and leave together.
+            if self.poll_events(context) == Progress::Some
+                || self.poll_requests(context)? == Progress::Some
+            {
+                continue;
+            }
+            if self.poll_write(context)? == Progress::Some {
+                continue;
+            }
+            if self.is_done() {
+                let _ = Pin::new(&mut self.stream).poll_shutdown(context);
+                return Err(End::Closed);
+            }
+            if self.poll_timer(context)? == Progress::None {
+                return Ok(());
+            }
+        }
+        self.poll_write(context)?;
+        context.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Whether everything that was asked is answered, and nothing more will be read.
+    fn is_done(&self) -> bool {
+        self.phase == Phase::Draining && self.parked.is_empty() && self.outbox.queued_bytes() == 0
+    }
+
+    fn poll_stop(&mut self, context: &mut Context<'_>) {
+        if self.phase != Phase::Draining && self.stopping.as_mut().poll(context).is_ready() {
+            self.drain();
+        }
+    }
+
+    /// Reads nothing more, and answers fetches with what there is.
+    fn drain(&mut self) {
+        self.phase = Phase::Draining;
+        self.memory = None;
+        for slot in self.parked.slots() {
+            let waits_for_data = matches!(
+                self.parked.get_mut(slot),
+                Some(Waiting {
+                    work: Work::Fetch(_),
+                    ..
+                })
+            );
+            if waits_for_data {
+                self.look_again(slot, Patience::Over);
+            }
+        }
+    }
+
+    fn poll_events(&mut self, context: &mut Context<'_>) -> Progress {
+        let mut progress = Progress::None;
+        while let Poll::Ready(Some(event)) = self.events.poll_recv(context) {
+            progress = Progress::Some;
+            match event {
+                Event::Acknowledged {
+                    slot,
+                    index,
+                    failure,
+                } => {
+                    let done = match self.parked.get_mut(slot) {
+                        Some(Waiting {
+                            work: Work::Produce(produce),
+                            ..
+                        }) => produce.acknowledged(index, failure),
+                        _ => false,
+                    };
+                    if done {
+                        self.finish_produce(slot, "");
+                    }
+                }
+                Event::Ready { slot } => self.look_again(slot, Patience::Left),
+                Event::Answer { slot, reply } => {
+                    if let Some(waiting) = self.parked.take(slot) {
+                        self.answer(waiting.origin, reply, Some(waiting.since));
+                    }
+                }
+                Event::MetadataChanged => self.push_metadata(),
+            }
+        }
+        progress
+    }
+
+    fn finish_produce(&mut self, slot: Slot, reason: &str) {
+        let Some(waiting) = self.parked.take(slot) else {
+            return;
+        };
+        if let Work::Produce(produce) = waiting.work {
+            let (error, reply) = produce.answer(reason);
+            if !error.is_none() {
+                self.broker.metrics.error(ApiKey::Produce, error);
+            }
+            self.answer(waiting.origin, reply, Some(waiting.since));
+        }
+    }
+
+    fn look_again(&mut self, slot: Slot, patience: Patience) {
+        let Some(waiting) = self.parked.take(slot) else {
+            return;
+        };
+        let Work::Fetch(fetch) = waiting.work else {
+            return;
+        };
+        let patience = if Instant::now() >= fetch.deadline {
+            Patience::Over
+        } else {
+            patience
+        };
+        let slot = self.parked.next_slot();
+        let handled = fetch.proceed(&self.broker, &self.own_events, slot, patience);
+        self.conclude(waiting.origin, handled, Some(waiting.since));
+    }
+
+    fn push_metadata(&mut self) {
+        // A peer that does not read gets the newest state once it does.
+        if self.outbox.queued_bytes() > OUTBOX_BYTES_MAX {
+            return;
+        }
+        let Some(watch) = &mut self.watch else {
+            return;
+        };
+        for push in watch.changes(&self.broker) {
+            let header = FrameHeader::encode(
+                ApiKey::WatchMetadata.code(),
+                watch.version,
+                Flags::PUSH,
+                ErrorCode::NONE,
+                watch.correlation,
+                &push,
+                0,
+            );
+            self.outbox.push(&header, &push, Vec::new());
+        }
+    }
+
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<Progress, End> {
+        let mut progress = Progress::None;
+        let now = Instant::now();
+        while let Some(slot) = self.parked.expired(now) {
+            progress = Progress::Some;
+            match self.parked.get_mut(slot).map(|waiting| &waiting.work) {
+                Some(Work::Fetch(_)) => self.look_again(slot, Patience::Over),
+                _ => self.finish_produce(slot, "within the time that the request allows"),
+            }
+        }
+        if now >= self.write_deadline() {
+            return Err(End::Slow);
+        }
+        if now >= self.idle_deadline() {
+            return Err(End::Idle);
+        }
+        let next = self
+            .parked
+            .next_deadline()
+            .into_iter()
+            .chain([self.write_deadline(), self.idle_deadline()])
+            .min();
+        if let Some(next) = next {
+            // Moving a timer costs a lock: only do it when it would ring too late, or has rung.
+            if next < self.timer.deadline() || self.timer.is_elapsed() {
+                self.timer.as_mut().reset(next);
+            }
+            if self.timer.as_mut().poll(context).is_ready() {
+                return Ok(Progress::Some);
+            }
+        }
+        Ok(progress)
+    }
+
+    fn write_deadline(&self) -> Instant {
+        if self.outbox.queued_bytes() == 0 {
+            return far_away(self.last_write);
+        }
+        self.last_write + self.broker.limits.write_timeout
+    }
+
+    fn idle_deadline(&self) -> Instant {
+        match self.phase {
+            Phase::New => self.last_read + HELLO_TIMEOUT.min(self.broker.limits.idle_timeout),
+            Phase::Open(_) if self.parked.is_empty() => {
+                self.last_read + self.broker.limits.idle_timeout
+            }
+            Phase::Open(_) | Phase::Draining => far_away(self.last_read),
+        }
+    }
+
+    /// Handles what has arrived, and reads more.
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<Progress, End> {
+        let room = self.parked.len() < self.broker.limits.requests_in_flight_max
+            && self.outbox.queued_bytes() < OUTBOX_BYTES_MAX;
+        if self.phase == Phase::Draining || !room {
+            return Ok(Progress::None);
+        }
+        match self.receive.front().map_err(End::Protocol)? {
+            Front::Frame(header) => {
+                self.request(&header);
+                self.receive.consume();
+                Ok(Progress::Some)
+            }
+            Front::TooSmall { header, bytes } => {
+                let pool = if header.api_key == ApiKey::Produce.code() {
+                    Pool::Client
+                } else {
+                    Pool::Control
+                };
+                let wanted = Receive::reservation_for(bytes);
+                let memory = &self.broker.memory;
+                match memory.poll_reserve(pool, wanted, &mut self.memory, context) {
+                    Poll::Ready(reservation) => {
+                        self.receive.grow(&self.broker.buffers, bytes, reservation);
+                        Ok(Progress::Some)
+                    }
+                    Poll::Pending => Ok(Progress::None),
+                }
+            }
+            Front::Incomplete => match self.receive.poll_fill(&mut self.stream, context) {
+                Poll::Ready(Ok(0)) => {
+                    // Half-closed: what was asked is answered all the same.
+                    self.drain();
+                    Ok(Progress::Some)
+                }
+                Poll::Ready(Ok(_)) => {
+                    self.last_read = Instant::now();
+                    Ok(Progress::Some)
+                }
+                Poll::Ready(Err(error)) => Err(End::Socket(error)),
+                Poll::Pending => {
+                    self.receive.rest(&self.broker.buffers);
+                    Ok(Progress::None)
+                }
+            },
+        }
+    }
+
+    /// Carries out the request at the front of the receive buffer.
+    fn request(&mut self, header: &FrameHeader) {
+        let now = Instant::now();
+        let origin = match self.admit(header) {
+            Ok(origin) => origin,
+            Err((code, message)) => {
+                tracing::debug!(peer = %self.peer, "request refused: {message}");
+                self.send(
+                    header.api_key,
+                    header.version,
+                    header.correlation,
+                    Reply::failure(code, message),
+                );
+                return;
+            }
+        };
+        let metrics = self.broker.metrics.api(origin.api.key);
+        metrics.queue.record(now.duration_since(self.last_read));
+        let (message, payload) = self.receive.frame();
+        let request = Request {
+            broker: &self.broker,
+            message,
+            payload,
+            slot: self.parked.next_slot(),
+            events: &self.own_events,
+            now,
+            version: origin.version,
+            correlation: origin.correlation,
+        };
+        let handled = handlers::handle(origin.api.key, &request);
+        metrics.local.record(now.elapsed());
+        self.conclude(origin, handled, None);
+    }
+
+    /// Decides whether a frame is a request that can be handled at all.
+    fn admit(&self, header: &FrameHeader) -> Result<Origin, (ErrorCode, String)> {
+        let Some(api) = ApiKey::row(header.api_key) else {
+            let last = strandline_protocol::api::APIS.len().saturating_sub(1);
+            return Err((
+                ErrorCode::UNKNOWN_API,
+                format!(
+                    "API {} is not known here: this broker has 0 to {last}",
+                    header.api_key
+                ),
+            ));
+        };
+        if !api.versions.contains(&header.version) {
+            let (least, most) = (api.versions.start(), api.versions.end());
+            return Err((
+                ErrorCode::UNSUPPORTED_VERSION,
+                format!(
+                    "version {} of {} is not spoken here: this broker speaks {least} to {most}",
+                    header.version, api.name
+                ),
+            ));
+        }
+        let answer = match header.flags {
+            Flags::REQUEST => Answer::Expected,
+            Flags::ONE_WAY => Answer::Unwanted,
+            flags => {
+                return Err((
+                    ErrorCode::INVALID_REQUEST,
+                    format!("flags {} do not belong to a request", flags.0),
+                ));
+            }
+        };
+        if self.phase == Phase::New && api.key != ApiKey::Hello {
+            return Err((
+                ErrorCode::HELLO_EXPECTED,
+                format!("{} came first: say Hello before", api.name),
+            ));
+        }
+        Ok(Origin {
+            api,
+            version: header.version,
+            correlation: header.correlation,
+            answer,
+        })
+    }
+
+    /// Answers, parks or starts what a handler has left. `since` is when it was parked before.
+    fn conclude(&mut self, origin: Origin, handled: Handled, since: Option<Instant>) {
+        let parked_since = since.unwrap_or_else(Instant::now);
+        let (work, deadline) = match handled {
+            Handled::Reply(reply) => return self.answer(origin, reply, since),
+            Handled::Nothing => {
+                self.broker
+                    .metrics
+                    .api(origin.api.key)
+                    .requests
+                    .increment(1);
+                return;
+            }
+            Handled::Opened(reply, client) => {
+                self.phase = Phase::Open(client);
+                return self.answer(origin, reply, since);
+            }
+            Handled::Watching(reply, watch) => {
+                self.watch = Some(watch);
+                self.broker
+                    .watchers
+                    .insert(self.number, self.own_events.clone());
+                self.answer(origin, reply, since);
+                // What changed between the look and the subscription.
+                self.push_metadata();
+                return;
+            }
+            Handled::Produce(produce) => {
+                let deadline = produce.deadline;
+                (Work::Produce(produce), Some(deadline))
+            }
+            Handled::Fetch(fetch) => {
+                let deadline = fetch.waits_until();
+                (Work::Fetch(fetch), deadline)
+            }
+            Handled::Task(work) => {
+                let (slot, events) = (self.parked.next_slot(), self.own_events.clone());
+                spawn::spawn(async move {
+                    let reply = work.await;
+                    let _ = events.send(Event::Answer { slot, reply });
+                });
+                (Work::Task, None)
+            }
+        };
+        let waiting = Waiting {
+            origin,
+            since: parked_since,
+            work,
+        };
+        self.parked.park(waiting, deadline);
+    }
+
+    fn answer(&mut self, origin: Origin, reply: Reply, parked_since: Option<Instant>) {
+        let metrics = self.broker.metrics.api(origin.api.key);
+        metrics.requests.increment(1);
+        if let Some(since) = parked_since {
+            metrics.wait.record(since.elapsed());
+        }
+        if !reply.error.is_none() {
+            self.broker.metrics.error(origin.api.key, reply.error);
+        }
+        if origin.answer == Answer::Unwanted {
+            return;
+        }
+        let now = Instant::now();
+        if self.outbox.queued_bytes() == 0 {
+            self.last_write = now;
+        }
+        let api_key = origin.api.key.code();
+        self.send(api_key, origin.version, origin.correlation, reply);
+        self.unsent
+            .push_back((self.outbox.position(), now, origin.api.key));
+    }
+
+    fn send(&mut self, api_key: u16, version: u16, correlation: CorrelationId, reply: Reply) {
+        let payload_bytes = reply.payload.iter().map(bytes::Bytes::len).sum();
+        let header = FrameHeader::encode(
+            api_key,
+            version,
+            Flags::RESPONSE,
+            reply.error,
+            correlation,
+            &reply.message,
+            payload_bytes,
+        );
+        self.outbox.push(&header, &reply.message, reply.payload);
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Result<Progress, End> {
+        if self.outbox.queued_bytes() == 0 {
+            return Ok(Progress::None);
+        }
+        match self.outbox.poll_write(&mut self.stream, context) {
+            Poll::Ready(Ok(0)) => Err(End::Socket(std::io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(_)) => {
+                let now = Instant::now();
+                self.last_write = now;
+                while let Some((end, queued, api)) = self.unsent.front()
+                    && *end <= self.outbox.written()
+                {
+                    let send = &self.broker.metrics.api(*api).send;
+                    send.record(now.duration_since(*queued));
+                    self.unsent.pop_front();
+                }
+                Ok(Progress::Some)
+            }
+            Poll::Ready(Err(error)) => Err(End::Socket(error)),
+            Poll::Pending => Ok(Progress::None),
+        }
+    }
+}
+
+/// A deadline that does not matter.
+fn far_away(from: Instant) -> Instant {
+    from + Duration::from_secs(30 * 24 * 3_600)
+}

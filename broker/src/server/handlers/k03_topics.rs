@@ -1,0 +1,52 @@
+//! `CreateTopics` (3), `DeleteTopics` (4), `CreatePartitions` (5), versions 0 to 0.
+//!
+//! Decided by the controller, and answered once the decision is durable and this broker's partitions
+//! follow it, so that whoever creates a topic can write to it at once.
+
+use std::sync::Arc;
+
+use strandline_core::metadata::{self, Command};
+use strandline_protocol::{
+    ErrorCode,
+    messages::{CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, Failure},
+};
+
+use super::{Handled, Request, task};
+use crate::server::connection::Reply;
+
+pub(super) fn create(request: &Request<'_>) -> Result<Handled, Failure> {
+    let create: CreateTopicsRequest = request.decode()?;
+    Ok(propose(request, Command::CreateTopics(create)))
+}
+
+pub(super) fn delete(request: &Request<'_>) -> Result<Handled, Failure> {
+    let delete: DeleteTopicsRequest = request.decode()?;
+    Ok(propose(request, Command::DeleteTopics(delete)))
+}
+
+pub(super) fn add_partitions(request: &Request<'_>) -> Result<Handled, Failure> {
+    let add: CreatePartitionsRequest = request.decode()?;
+    Ok(propose(request, Command::CreatePartitions(add)))
+}
+
+/// Proposes a command to the controller, and answers once this broker follows it.
+pub(super) fn propose(request: &Request<'_>, command: Command) -> Handled {
+    let broker = Arc::clone(request.broker);
+    task(async move {
+        let reply = match broker.metadata.propose(command).await {
+            Ok(reply) => reply,
+            Err(failure) => return failure.into(),
+        };
+        broker.follow(broker.metadata.image().version()).await;
+        match reply {
+            metadata::Reply::CreateTopics(response) => Reply::of(&response),
+            metadata::Reply::DeleteTopics(response) => Reply::of(&response),
+            metadata::Reply::CreatePartitions(response) => Reply::of(&response),
+            metadata::Reply::AlterConfigs(response) => Reply::of(&response),
+            metadata::Reply::ProducerIds(_) | metadata::Reply::Registered => Reply::failure(
+                ErrorCode::UNKNOWN_SERVER_ERROR,
+                "the controller answered something else than it was asked",
+            ),
+        }
+    })
+}

@@ -1,0 +1,130 @@
+//! What each API does: one file each, numbered by its key.
+//!
+//! A handler runs in the poll of its connection that read the frame, and must not wait for anything.
+//! What has to wait is parked, or handed to a task or to the blocking pool.
+
+pub mod k00_hello;
+pub mod k01_metadata;
+pub mod k02_watch_metadata;
+pub mod k03_topics;
+pub mod k06_configs;
+pub mod k08_init_producer_id;
+pub mod k09_produce;
+pub mod k10_fetch;
+pub mod k11_list_offsets;
+pub mod k12_delete_records;
+pub mod k13_describe_broker;
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use strandline_protocol::{
+    ApiKey, CorrelationId, ErrorCode,
+    messages::{self, Failure},
+};
+use tokio::time::Instant;
+
+use super::{
+    broker::Broker,
+    connection::{Events, Reply, Slot},
+};
+
+/// One request, as its handler sees it.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The broker.
+    pub broker: &'a Arc<Broker>,
+    /// The message.
+    pub message: &'a [u8],
+    /// The payload.
+    pub payload: &'a [u8],
+    /// Where it is parked, if it is.
+    pub slot: Slot,
+    /// The way back to its connection.
+    pub events: &'a Events,
+    /// When it began.
+    pub now: Instant,
+    /// The version of its API.
+    pub version: u16,
+    /// What its connection answers it under.
+    pub correlation: CorrelationId,
+}
+
+/// What a handler has to say.
+pub enum Handled {
+    /// An answer.
+    Reply(Reply),
+    /// No answer is due, ever.
+    Nothing,
+    /// An answer is due when batches are acknowledged.
+    Produce(k09_produce::ParkedProduce),
+    /// An answer is due when there is more to read.
+    Fetch(k10_fetch::ParkedFetch),
+    /// An answer is due when this is done; it runs as a task of its own.
+    Task(Pin<Box<dyn Future<Output = Reply> + Send>>),
+    /// The connection is open now, in the name of that client.
+    Opened(Reply, String),
+    /// The connection watches these topics from now on, and this is the answer.
+    Watching(Reply, k02_watch_metadata::Watch),
+}
+
+impl From<Reply> for Handled {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(reply)
+    }
+}
+
+impl Request<'_> {
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`; the connection goes on.
+    pub fn decode<R: messages::Request>(&self) -> Result<R, Failure> {
+        messages::decode(R::API, self.message)
+            .map_err(|error| Failure::new(ErrorCode::INVALID_REQUEST, error.to_string()))
+    }
+}
+
+/// Runs `work` as a task and answers with what it returns.
+pub fn task<F>(work: F) -> Handled
+where
+    F: Future<Output = Reply> + Send + 'static,
+{
+    Handled::Task(Box::pin(work))
+}
+
+/// Hands a request to the handler of its API.
+#[must_use]
+pub fn handle(api: ApiKey, request: &Request<'_>) -> Handled {
+    let handled = match api {
+        ApiKey::Hello => k00_hello::handle(request),
+        ApiKey::Metadata => k01_metadata::handle(request),
+        ApiKey::WatchMetadata => k02_watch_metadata::handle(request),
+        ApiKey::CreateTopics => k03_topics::create(request),
+        ApiKey::DeleteTopics => k03_topics::delete(request),
+        ApiKey::CreatePartitions => k03_topics::add_partitions(request),
+        ApiKey::DescribeConfigs => k06_configs::describe(request),
+        ApiKey::AlterConfigs => k06_configs::alter(request),
+        ApiKey::InitProducerId => k08_init_producer_id::handle(request),
+        ApiKey::Produce => k09_produce::handle(request),
+        ApiKey::Fetch => k10_fetch::handle(request),
+        ApiKey::ListOffsets => k11_list_offsets::handle(request),
+        ApiKey::DeleteRecords => k12_delete_records::handle(request),
+        ApiKey::DescribeBroker => k13_describe_broker::handle(request),
+    };
+    handled.unwrap_or_else(|failure| Handled::Reply(failure.into()))
+}
+
+/// Refuses a request that lists more than any may.
+///
+/// # Errors
+/// `INVALID_REQUEST` names the limit.
+pub fn check_entries(count: usize) -> Result<(), Failure> {
+    use strandline_protocol::limits::ENTRIES_PER_REQUEST_MAX;
+    if count <= ENTRIES_PER_REQUEST_MAX {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorCode::INVALID_REQUEST,
+        format!("a request lists {count} entries, {ENTRIES_PER_REQUEST_MAX} are allowed: split it"),
+    ))
+}
