@@ -60,6 +60,11 @@ impl Checkpoint {
             .then_some(*offsets)
     }
 
+    /// Takes out a partition that is gone.
+    pub fn remove(&mut self, name: &PartitionName) {
+        self.entries.remove(name);
+    }
+
     /// How many partitions it speaks of.
     #[must_use]
     pub fn len(&self) -> usize {
