@@ -229,4 +229,18 @@ mod tests {
         assert_eq!(map.iter_from(&(5 * CHUNK_ENTRIES_MAX + 3)).count(), 637);
         assert_eq!(map.iter_from(&usize::MAX).count(), 0);
     }
+
+    #[test]
+    fn a_change_copies_one_chunk_and_shares_the_others() {
+        let mut map = SharedMap::new();
+        for key in 0..10_000 {
+            map.insert(key, key);
+        }
+        let before = map.clone();
+        map.insert(5_000, 0);
+        map.remove(&5_001);
+        let chunks = map.chunks.iter().zip(&before.chunks);
+        let copied = chunks.filter(|(new, old)| !Arc::ptr_eq(new, old)).count();
+        assert_eq!((copied, before.get(&5_001)), (1, Some(&5_001)));
+    }
 }

@@ -231,8 +231,8 @@ impl Queue {
     }
 }
 
-/// The sync of its entries failed: whether they survive a restart, nobody can tell. What was refused
-/// as a whole has written nothing, and stays refused.
+/// The sync of its entries failed: whether they survive a restart, nobody can tell. What was
+/// refused as a whole has written nothing, and stays refused.
 fn unknown(proposal: Proposal) -> Proposal {
     let Proposal { reply, to } = proposal;
     Proposal {
