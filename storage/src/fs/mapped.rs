@@ -11,9 +11,9 @@
 //! | 100,000 | 62 µs | 28 µs |
 //! | 1,048,576 | 610 µs | 160–220 µs |
 //!
-//! A mapping pays a fault for every page, where the kernel copies into large folios; hence the switch
-//! at 2 KiB. A sync takes the same time after either. Durability comes from `fdatasync` on the
-//! descriptor, never from `msync`, and both ways write to the same page cache.
+//! A mapping pays a fault for every page, where the kernel copies into large folios; hence the
+//! switch at 2 KiB. A sync takes the same time after either. Durability comes from `fdatasync` on
+//! the descriptor, never from `msync`, and both ways write to the same page cache.
 
 use super::host::{HostFileSystem, Mapped};
 

@@ -9,9 +9,9 @@
 //! A fault on a page beyond the end of the file, on a hole that finds the disk full or on a sector
 //! that cannot be read is a SIGBUS. Hence: ranges are held against the size of the file by the
 //! caller, storage allocates before it writes, and the first write to a page since it was written
-//! back populates it with a system call that returns an error where the copy would raise the signal.
-//! What is left is a file system that breaks down between the kernel's own write-back of a page and
-//! the next small write to it.
+//! back populates it with a system call that returns an error where the copy would raise the
+//! signal. What is left is a file system that breaks down between the kernel's own write-back of a
+//! page and the next small write to it.
 #![allow(
     unsafe_code,
     reason = "memory that the kernel may change cannot be reached by references alone"
@@ -135,8 +135,8 @@ impl Mapping {
         self.advise(Advice::PopulateRead, range)
     }
 
-    /// Makes the pages of a write writable, those that no write has touched before. An error of it is
-    /// no signal.
+    /// Makes the pages of a write writable, those that no write has touched before. An error of it
+    /// is no signal.
     fn touch(&self, at: usize, end: usize) -> io::Result<()> {
         let touched = self.touched.load(Ordering::Relaxed);
         if end <= touched {
