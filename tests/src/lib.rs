@@ -11,5 +11,6 @@
 pub mod broker;
 pub mod crash;
 pub mod history;
+pub mod scrape;
 
 pub use broker::{Broker, BrokerSetup, free_port, http_get, strandline_binary, wait_until};

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use strandline_core::metadata::{self, Command};
 use strandline_protocol::{
-    ErrorCode,
+    ApiKey, ErrorCode,
     messages::{CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, Failure},
 };
 
 use super::{Handled, Request, task};
-use crate::server::connection::Reply;
+use crate::{metrics::Metrics, server::connection::Reply};
 
 pub(super) fn create(request: &Request<'_>) -> Result<Handled, Failure> {
     let create: CreateTopicsRequest = request.decode()?;
@@ -38,6 +38,7 @@ pub(super) fn propose(request: &Request<'_>, command: Command) -> Handled {
             Err(failure) => return failure.into(),
         };
         broker.follow(broker.metadata.image().version()).await;
+        count_failures(&broker.metrics, &reply);
         match reply {
             metadata::Reply::CreateTopics(response) => Reply::of(&response),
             metadata::Reply::DeleteTopics(response) => Reply::of(&response),
@@ -49,4 +50,26 @@ pub(super) fn propose(request: &Request<'_>, command: Command) -> Handled {
             ),
         }
     })
+}
+
+/// Counts what was refused inside of an answer; whole requests are counted by their connection.
+fn count_failures(metrics: &Metrics, reply: &metadata::Reply) {
+    let (api, topics) = match reply {
+        metadata::Reply::CreateTopics(response) => (ApiKey::CreateTopics, &response.topics),
+        metadata::Reply::DeleteTopics(response) => (ApiKey::DeleteTopics, &response.topics),
+        metadata::Reply::CreatePartitions(response) => (ApiKey::CreatePartitions, &response.topics),
+        metadata::Reply::AlterConfigs(response) => {
+            return count(metrics, ApiKey::AlterConfigs, &response.failure);
+        }
+        metadata::Reply::ProducerIds(_) | metadata::Reply::Registered => return,
+    };
+    for topic in topics {
+        count(metrics, api, &topic.failure);
+    }
+}
+
+fn count(metrics: &Metrics, api: ApiKey, failure: &Failure) {
+    if !failure.error.is_none() {
+        metrics.error(api, failure.error);
+    }
 }
