@@ -7,7 +7,8 @@ use crate::{
     routing::Cluster,
 };
 
-/// A cluster as an application sees it: what is known of its topics, and connections to its brokers.
+/// A cluster as an application sees it: what is known of its topics, and connections to its
+/// brokers.
 ///
 /// Cheap to clone; all clones share what is known. Connections are opened when they are needed, and
 /// again with a growing pause when they break; they close when the last clone, producer, consumer

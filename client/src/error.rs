@@ -15,7 +15,8 @@ use strandline_protocol::{ErrorClass, ErrorCode, Offset, PartitionId, messages::
 pub enum ClientError {
     /// No connection could be opened.
     #[error(
-        "cannot reach {address}: {reason}; is the broker running? start one with `strandline server`"
+        "cannot reach {address}: {reason}; is the broker running? start one with `strandline \
+         server`"
     )]
     Unreachable {
         /// Which broker, or which brokers.
@@ -75,7 +76,8 @@ pub enum ClientError {
     },
     /// No such topic.
     #[error(
-        "topic `{topic}` does not exist; create it with `strandline topic create {topic}`, or look at `strandline topic list`"
+        "topic `{topic}` does not exist; create it with `strandline topic create {topic}`, \
+         or look at `strandline topic list`"
     )]
     UnknownTopic {
         /// Its name.
@@ -90,7 +92,8 @@ pub enum ClientError {
         topic: String,
     },
     /// The topic has fewer partitions.
-    #[error("topic `{topic}` has no partition {partition}; its partitions are 0 to {}", partitions - 1)]
+    #[error("topic `{topic}` has no partition {partition}; its partitions are 0 to \
+     {}", partitions - 1)]
     UnknownPartition {
         /// The topic.
         topic: String,
@@ -101,7 +104,8 @@ pub enum ClientError {
     },
     /// A record does not fit into a batch.
     #[error(
-        "a record of {bytes} bytes exceeds the maximum of {max} of topic `{topic}`: raise its `max.message.bytes`, or split the record"
+        "a record of {bytes} bytes exceeds the maximum of {max} of topic `{topic}`: raise \
+         its `max.message.bytes`, or split the record"
     )]
     RecordTooLarge {
         /// The topic.
@@ -145,7 +149,8 @@ pub enum ClientError {
     },
     /// The position is not in the log, and no policy was chosen for that case.
     #[error(
-        "offset {offset} of `{topic}`-{partition} is out of range: the log holds {start} to {end}; seek, or set `out_of_range`"
+        "offset {offset} of `{topic}`-{partition} is out of range: the log holds {start} to \
+         {end}; seek, or set `out_of_range`"
     )]
     OutOfRange {
         /// The topic.

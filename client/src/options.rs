@@ -16,11 +16,11 @@ pub struct ClientOptions {
     /// A name for the broker's logs and metrics; not an identity. Default `strandline-client`, at
     /// most 249 bytes.
     pub client_id: String,
-    /// How long opening one connection may take, its `Hello` included. Default 5 s. Shorter gives up
-    /// on a dead host sooner; longer survives a slow name server.
+    /// How long opening one connection may take, its `Hello` included. Default 5 s. Shorter gives
+    /// up on a dead host sooner; longer survives a slow name server.
     pub connect_timeout: Duration,
-    /// How long a request waits for its answer before its connection counts as broken. Default 30 s.
-    /// Shorter notices a stuck broker sooner, but takes a slow one for a stuck one.
+    /// How long a request waits for its answer before its connection counts as broken. Default 30
+    /// s. Shorter notices a stuck broker sooner, but takes a slow one for a stuck one.
     pub request_timeout: Duration,
     /// How long the first pause before a new attempt is; it doubles from there. Default 20 ms.
     /// Shorter finds a restarted broker sooner, longer spares a busy one.

@@ -1,7 +1,7 @@
 //! The task of one connection: moves bytes between the socket and the [`Exchange`].
 //!
-//! Everything that is queued when it runs leaves in one vectored write; what arrives is cut out of a
-//! receive buffer without a copy. The buffer is used again once nobody holds a part of it.
+//! Everything that is queued when it runs leaves in one vectored write; what arrives is cut out of
+//! a receive buffer without a copy. The buffer is used again once nobody holds a part of it.
 //!
 //! [`Exchange`]: super::exchange::Exchange
 

@@ -1,8 +1,8 @@
 //! What is queued on a connection and who waits for it: the pure half, without a socket.
 //!
 //! A request has been sent when its last byte was handed to the system: a broker does not act on
-//! half a frame. Whether it was decides between "not sent" and "outcome unknown" when the connection
-//! ends.
+//! half a frame. Whether it was decides between "not sent" and "outcome unknown" when the
+//! connection ends.
 
 use std::{
     collections::{BTreeMap, VecDeque},

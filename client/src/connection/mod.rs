@@ -134,8 +134,8 @@ pub struct Pushes {
 }
 
 impl Pushes {
-    /// The next push; none after the connection has ended or if more than 256 were not taken. Cancel
-    /// safe.
+    /// The next push; none after the connection has ended or if more than 256 were not taken.
+    /// Cancel safe.
     ///
     /// # Errors
     /// [`ClientError::Protocol`] if it cannot be read.
@@ -217,12 +217,12 @@ impl Connection {
     }
 
     /// Queues a request at once, in the order of the calls, and returns its answer and its payload.
-    /// `payload` is written from where it lies. The request is sent even if the future is dropped or
-    /// never polled; only its answer is then lost.
+    /// `payload` is written from where it lies. The request is sent even if the future is dropped
+    /// or never polled; only its answer is then lost.
     ///
     /// # Errors
-    /// [`ClientError::NotSent`] if it cannot have had an effect, [`ClientError::OutcomeUnknown`] if it
-    /// may have had one (the connection broke, or no answer came within
+    /// [`ClientError::NotSent`] if it cannot have had an effect, [`ClientError::OutcomeUnknown`] if
+    /// it may have had one (the connection broke, or no answer came within
     /// [`request_timeout`](ClientOptions::request_timeout), which breaks the connection),
     /// [`ClientError::Refused`] if the broker says so.
     pub fn request<R: Request>(
@@ -246,8 +246,8 @@ impl Connection {
         request_on::<R>(&self.handle.shared, request, payload, wait)
     }
 
-    /// Sends a request that is never answered. The future ends when the whole of it has been handed to
-    /// the system; dropping it takes nothing back.
+    /// Sends a request that is never answered. The future ends when the whole of it has been handed
+    /// to the system; dropping it takes nothing back.
     ///
     /// # Errors
     /// [`ClientError::NotSent`].

@@ -1,5 +1,5 @@
-//! Keeps fetches on their way: one for every partition that the application waits for, at most a few
-//! per broker, each for many partitions.
+//! Keeps fetches on their way: one for every partition that the application waits for, at most a
+//! few per broker, each for many partitions.
 //!
 //! A request leaves when it is made, so that its answer is on its way while the application works;
 //! no task is needed for that.

@@ -1,7 +1,7 @@
 //! Reads records: from a position on, in order, each once.
 //!
-//! `assignment` is where it stands, `fetcher` what is on its way, `records` what it brings. **Never**
-//! moves a position past a record that the application was not given.
+//! `assignment` is where it stands, `fetcher` what is on its way, `records` what it brings.
+//! **Never** moves a position past a record that the application was not given.
 
 mod assignment;
 mod fetcher;
@@ -106,8 +106,8 @@ impl Consumer {
     /// is told here. Cancel safe: dropped before it is done, it changes nothing.
     ///
     /// # Errors
-    /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], and what a leader says to a
-    /// look-up.
+    /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`], and what a leader says to
+    /// a look-up.
     pub async fn assign(
         &mut self,
         partitions: &[(&str, PartitionId, StartAt)],
@@ -153,7 +153,8 @@ impl Consumer {
         self.assign(&all).await
     }
 
-    /// Moves the position in one assigned partition; what was fetched ahead is dropped. Cancel safe.
+    /// Moves the position in one assigned partition; what was fetched ahead is dropped. Cancel
+    /// safe.
     ///
     /// # Errors
     /// [`ClientError::NotAssigned`], and what a leader says to a look-up.
@@ -181,9 +182,9 @@ impl Consumer {
         Ok(())
     }
 
-    /// Waits for records and returns those of one partition, at least one. The position moves behind
-    /// them as they are returned; the next fetch is on its way while the application works on
-    /// them. Cancel safe: dropped before it is done, it has moved nothing.
+    /// Waits for records and returns those of one partition, at least one. The position moves
+    /// behind them as they are returned; the next fetch is on its way while the application works
+    /// on them. Cancel safe: dropped before it is done, it has moved nothing.
     ///
     /// Brokers that cannot be reached are tried again for ever, with growing pauses; wrap it in
     /// `tokio::time::timeout` for a bound. Without an assignment it never returns.
@@ -208,8 +209,8 @@ impl Consumer {
     }
 
     /// As [`Consumer::poll`], but ends: returns none once every assigned partition was read to the
-    /// end that it had when this was first called since the last `assign` or `poll`. What came later
-    /// is left to the next call of `poll`. Cancel safe.
+    /// end that it had when this was first called since the last `assign` or `poll`. What came
+    /// later is left to the next call of `poll`. Cancel safe.
     ///
     /// # Errors
     /// As [`Consumer::poll`].

@@ -10,8 +10,8 @@ use crate::{
 /// What happens when a position is not in the log any more, or not yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutOfRange {
-    /// `poll` fails with [`ClientError::OutOfRange`]; the position stays. Nothing is skipped or read
-    /// twice without the application's knowing.
+    /// `poll` fails with [`ClientError::OutOfRange`]; the position stays. Nothing is skipped or
+    /// read twice without the application's knowing.
     #[default]
     Error,
     /// Reading goes on at the first offset of the log.
@@ -23,15 +23,15 @@ pub enum OutOfRange {
 /// How a consumer fetches. [`ConsumerOptions::default`] is right for most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerOptions {
-    /// How much one fetch brings at most, over all partitions of a broker, in bytes. Default 4 MiB. The first
-    /// batch comes whole even if it is larger. Larger is faster, and takes that much memory twice:
-    /// one fetch is worked on while the next is on its way.
+    /// How much one fetch brings at most, over all partitions of a broker, in bytes. Default 4 MiB.
+    /// The first batch comes whole even if it is larger. Larger is faster, and takes that much
+    /// memory twice: one fetch is worked on while the next is on its way.
     pub fetch_bytes_max: usize,
     /// How much of one partition a fetch brings at most, in bytes. Default 1 MiB. Smaller spreads a
     /// fetch over more partitions.
     pub partition_bytes_max: usize,
-    /// How much is worth an answer, in bytes. Default 1: the first record. More gives larger fetches
-    /// at a low rate, and `wait_max` of latency.
+    /// How much is worth an answer, in bytes. Default 1: the first record. More gives larger
+    /// fetches at a low rate, and `wait_max` of latency.
     pub fetch_bytes_min: usize,
     /// How long a broker waits for `fetch_bytes_min` before it answers with less. Default 500 ms.
     pub wait_max: Duration,

@@ -12,8 +12,8 @@ use crate::ClientError;
 
 /// Records of one partition, in order; owns the fetched bytes.
 ///
-/// Batches that were compressed have been decompressed once, the others are the bytes that came from
-/// the socket.
+/// Batches that were compressed have been decompressed once, the others are the bytes that came
+/// from the socket.
 #[derive(Clone, Debug)]
 pub struct Records {
     topic: Arc<str>,

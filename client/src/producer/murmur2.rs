@@ -33,8 +33,8 @@ pub fn murmur2(bytes: &[u8]) -> i32 {
     (hash ^ (hash >> 15)).cast_signed()
 }
 
-/// The partition on which Kafka's clients put `key` in a topic of `partitions` partitions; the first
-/// if there are none.
+/// The partition on which Kafka's clients put `key` in a topic of `partitions` partitions; the
+/// first if there are none.
 #[must_use]
 pub fn partition_for_key(key: &[u8], partitions: i32) -> PartitionId {
     // `toPositive` clears the sign; it is not the absolute value.

@@ -22,9 +22,9 @@ pub enum Compression {
 /// How a partition is chosen for a record that names none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Partitioner {
-    /// Records with a key by its murmur2 hash, exactly as Kafka's clients do, so that equal keys stay
-    /// in order; records without one stick to a partition until a batch is full, then go on to the
-    /// next.
+    /// Records with a key by its murmur2 hash, exactly as Kafka's clients do, so that equal keys
+    /// stay in order; records without one stick to a partition until a batch is full, then go on to
+    /// the next.
     #[default]
     KeyHash,
     /// All records stick to a partition until a batch is full, whatever their key. Larger batches,
@@ -47,16 +47,17 @@ pub struct ProducerOptions {
     pub batch_bytes: usize,
     /// How long a batch that is not full waits for more records. Default 0: nothing waits while the
     /// partition is idle, and while requests are in flight a batch fills until one of them is
-    /// answered, for at most 5 ms. Longer gives larger batches at a low rate, and that much latency.
+    /// answered, for at most 5 ms. Longer gives larger batches at a low rate, and that much
+    /// latency.
     pub linger: Duration,
     /// How many requests of one partition may be unanswered. Default and maximum 5; 1 to 5. Fewer
     /// bounds what a failure leaves unknown and costs throughput over long ways.
     pub in_flight_max: usize,
-    /// How much memory records that are not acknowledged may take, in bytes. Default 64 MiB. When it
-    /// is used up, `send` waits: that is the back-pressure.
+    /// How much memory records that are not acknowledged may take, in bytes. Default 64 MiB. When
+    /// it is used up, `send` waits: that is the back-pressure.
     pub memory_bytes_max: usize,
-    /// How long a record may take from `send` to its acknowledgement, retries included. Default
-    /// 120 s. It then ends in an error that says whether it was never sent or its outcome is unknown.
+    /// How long a record may take from `send` to its acknowledgement, retries included. Default 120
+    /// s. It then ends in an error that says whether it was never sent or its outcome is unknown.
     pub delivery_timeout: Duration,
     /// How long a broker may wait for replicas before it answers. Default 30 s.
     pub acks_timeout: Duration,

@@ -2,8 +2,8 @@
 //!
 //! A batch is *open* (takes records), *sealed* (full), then *under way*: it has a sequence and was
 //! sent at least once or is about to be. What is under way is kept in the order of sequences. When
-//! one has to be sent again, nothing more is sent until every answer is in; then all that is left is
-//! sent again in order, and the broker recognises what it has.
+//! one has to be sent again, nothing more is sent until every answer is in; then all that is left
+//! is sent again in order, and the broker recognises what it has.
 //!
 //! A batch that ends without being written leaves a gap in the sequences. The identity under which
 //! it was stamped is then *spent* for this partition: what may have been written under it is still
@@ -207,8 +207,8 @@ impl Partition {
         Some(open.opened + wait)
     }
 
-    /// When to look again if nothing happens before: for the pace, a pause or a deadline. What is due
-    /// already waits for an event and not for a time.
+    /// When to look again if nothing happens before: for the pace, a pause or a deadline. What is
+    /// due already waits for an event and not for a time.
     pub(super) fn next_look(
         &self,
         now: Instant,

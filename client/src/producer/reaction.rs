@@ -34,8 +34,8 @@ pub(super) enum Reaction {
     FindLeader,
     /// It may have been written; send it again, which a broker that has it recognises.
     SendAgainLost,
-    /// It was not written, because the broker does not know what came before; send it again under the
-    /// next epoch.
+    /// It was not written, because the broker does not know what came before; send it again under
+    /// the next epoch.
     Renew,
     /// It was not written and never will be.
     Fail,

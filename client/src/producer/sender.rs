@@ -1,5 +1,5 @@
-//! The task of one producer: takes batches that are due, encodes them, sends one request per broker,
-//! and tells what became of them.
+//! The task of one producer: takes batches that are due, encodes them, sends one request per
+//! broker, and tells what became of them.
 //!
 //! *Pattern: request batch.* Batches of several partitions of one broker go in one request.
 //!

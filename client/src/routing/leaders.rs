@@ -1,5 +1,5 @@
-//! Asks the leaders of many partitions at once: one request per broker, again for those entries that
-//! were asked of the wrong one.
+//! Asks the leaders of many partitions at once: one request per broker, again for those entries
+//! that were asked of the wrong one.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc};
 
