@@ -127,15 +127,35 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// A walk that leads to `offset`, from behind the damage that lies before it.
+    fn walk_to(&self, offset: Offset) -> Result<Option<HeaderWalk<'a>>, StorageError> {
+        let entry = self.entry_for(offset);
+        let before = |damage: &&Damage| damage.offsets.end <= offset;
+        match self.damage.iter().rfind(before) {
+            Some(damage) if entry.is_none_or(|it| u64::from(it.position) < damage.resume) => {
+                let expected = Some(damage.offsets.end);
+                Ok(Some(HeaderWalk::new(
+                    self.file,
+                    damage.resume,
+                    self.size,
+                    expected,
+                )))
+            }
+            _ => self.walk_from(entry),
+        }
+    }
+
     /// The batch that holds `offset`; none if the way there is broken.
     pub fn find(&self, offset: Offset) -> Result<Option<Located>, StorageError> {
-        let Some(mut walk) = self.walk_from(self.entry_for(offset))? else {
+        let Some(mut walk) = self.walk_to(offset)? else {
             return Ok(None);
         };
         loop {
             match walk.next() {
                 Ok(Some(batch)) if batch.header.last_offset() >= offset => {
-                    return Ok(Some(batch).filter(|batch| batch.header.base_offset() <= offset));
+                    let is_within = batch.header.base_offset() <= offset
+                        && batch.header.end_offset() <= self.end;
+                    return Ok(Some(batch).filter(|_| is_within));
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(WalkError::Broken { .. }) => return Ok(None),
@@ -328,12 +348,14 @@ impl Log {
         let segment = Segment::new(active.base, self.end, Arc::clone(&active.file), active.size);
         let (indexes, damage) = segment.rebuild(interval)?;
         let (offsets, times) = indexes.into_bytes();
+        let damage: Arc<[Damage]> = damage.into();
         let mut place = Place::of_active(active, self.end);
+        place.damage = Arc::clone(&damage);
         place.indexes = IndexBytes::Closed {
             offsets: offsets.into(),
             times: times.into(),
         };
-        Ok((place, damage.into()))
+        Ok((place, damage))
     }
 }
 

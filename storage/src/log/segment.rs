@@ -25,6 +25,8 @@ use crate::fs::{File, FileSystem, FsError};
 pub struct Damage {
     /// From the first offset that is missing to the next good one.
     pub offsets: Range<Offset>,
+    /// Where the next good batch begins, or the segment ends.
+    pub resume: u64,
     /// What is wrong.
     pub reason: String,
 }
@@ -183,24 +185,26 @@ impl Segment {
             if expected >= self.end {
                 break;
             }
+            let broken_at = walk.position();
             let reason = match walk.next() {
-                Ok(Some(batch)) => {
+                Ok(Some(batch)) if batch.header.end_offset() <= self.end => {
                     indexes.note(&batch.header, batch.position, batch.bytes);
                     continue;
                 }
-                Ok(None) => "the log ends early".to_owned(),
+                Ok(_) => "the log ends early, or a batch reaches beyond its end".to_owned(),
                 Err(WalkError::Broken { reason }) => reason,
                 Err(WalkError::Fs(error)) => return Err(error),
             };
-            let from = walk.position().saturating_add(1);
+            let from = broken_at.saturating_add(1);
             let next = find_good(&self.file, from, self.size, expected.plus(1))?
                 .filter(|next| next.header.base_offset() < self.end);
             let next_good = next.map_or(self.end, |next| next.header.base_offset());
+            let position = next.map_or(self.size, |next| next.position);
             damage.push(Damage {
                 offsets: expected..next_good,
+                resume: position,
                 reason,
             });
-            let position = next.map_or(self.size, |next| next.position);
             walk = HeaderWalk::new(&self.file, position, self.size, Some(next_good)).cold();
         }
         indexes.finish();

@@ -151,7 +151,11 @@ impl<'a> HeaderWalk<'a> {
             let found = header.base_offset();
             return broken(format!("offset {found} stands where {expected} must"));
         }
-        if header.magic() != 2 || header.last_offset_delta() < 0 || header.base_offset().0 < 0 {
+        // The last offset is not under the CRC's eye here; the count beside it tells of rot in it.
+        let is_consistent = header.last_offset_delta().checked_add(1)
+            == Some(header.record_count())
+            && header.record_count() > 0;
+        if header.magic() != 2 || !is_consistent || header.base_offset().0 < 0 {
             return broken("the batch header is not valid".to_owned());
         }
         let batch = Located {
