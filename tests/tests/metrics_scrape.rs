@@ -59,7 +59,7 @@ async fn a_scrape_says_what_was_sent() {
     })
     .await
     .unwrap();
-    server.shutdown().await;
+    server.shutdown().await.unwrap();
 }
 
 fn check_traffic(scraped: &Scraped) {

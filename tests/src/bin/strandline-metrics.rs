@@ -21,6 +21,6 @@ async fn main() -> anyhow::Result<()> {
     let http = server.http_addr().context("HTTP is served")?;
     let scraped = tokio::task::spawn_blocking(move || Scraped::of(http)).await?;
     std::io::stdout().write_all(scraped.text.as_bytes())?;
-    server.shutdown().await;
+    server.shutdown().await?;
     Ok(())
 }
