@@ -212,9 +212,13 @@ fn reader_gone() -> oneshot::Receiver<()> {
         loop {
             match poll(&mut watched, None) {
                 Err(Errno::INTR) => {}
-                Ok(_) => break drop(gone.send(())),
+                Ok(_) => {
+                    // Nobody listens once the command has ended by itself.
+                    let _ = gone.send(());
+                    return;
+                }
                 // What cannot be watched is not: the sender stays, so that nobody is told.
-                Err(_) => break std::mem::forget(gone),
+                Err(_) => return std::mem::forget(gone),
             }
         }
     });
