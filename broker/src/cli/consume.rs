@@ -12,7 +12,8 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
 };
-use strandline_client::{ClientError, Consumer, ConsumerOptions, Records, StartAt};
+use strandline_client::{Admin, ClientError, Consumer, ConsumerOptions, Records, StartAt};
+use strandline_protocol::{Offset, PartitionId, messages::OffsetQuery};
 use tokio::sync::oneshot;
 
 use super::{
@@ -76,6 +77,9 @@ impl ConsumeArguments {
         let client = connection.connect().await?;
         let topic = describe(&client, &self.topic).await?;
         let partition = check_partition(&topic, self.partition)?;
+        if let Position::Offset(offset) = self.from {
+            self.check_offset(&client.admin(), partition, offset).await?;
+        }
         let mut consumer = client.consumer(ConsumerOptions::default())?;
         let start = start_at(self.from);
         match partition {
@@ -98,6 +102,34 @@ impl ConsumeArguments {
             // What is readable before a damaged record is printed first.
             sink.flush()?;
             written?;
+        }
+        Ok(())
+    }
+
+    /// Holds the offset to begin at against what the partitions hold.
+    async fn check_offset(
+        &self,
+        admin: &Admin,
+        only: Option<PartitionId>,
+        offset: Offset,
+    ) -> Result<(), CommandError> {
+        let starts = admin.list_offsets(&self.topic, OffsetQuery::Earliest).await?;
+        let ends = admin.list_offsets(&self.topic, OffsetQuery::Latest).await?;
+        for (start, end) in starts.iter().zip(&ends) {
+            let (Some(first), Some(last)) = (start.offset, end.offset) else {
+                continue;
+            };
+            let wanted = only.is_none_or(|only| only == start.partition);
+            if wanted && !(first..=last).contains(&offset) {
+                return Err(CommandError::from(ClientError::OutOfRange {
+                    topic: self.topic.clone(),
+                    partition: start.partition,
+                    offset,
+                    start: first,
+                    end: last,
+                })
+                .hint(format!("see `strandline offsets {}`", self.topic)));
+            }
         }
         Ok(())
     }

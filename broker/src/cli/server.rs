@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{error::CommandError, output::print_text};
-use crate::settings::{Inputs, Settings, SettingsError};
+use crate::{
+    logging, server,
+    settings::{Inputs, Settings, SettingsError},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,7 +82,9 @@ impl ServerArguments {
         if print_config {
             return print_text(&settings.render_effective());
         }
-        Err(CommandError::failure("the server is not there yet"))
+        logging::start(&settings.log)
+            .map_err(|error| CommandError::usage_with_remedy(&error.to_string()))?;
+        server::run(settings).map_err(|error| CommandError::failure_with_remedy(&format!("{error:#}")))
     }
 
     /// The variables of the process, and over them what was given on the command line.

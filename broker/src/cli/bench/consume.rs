@@ -32,6 +32,7 @@ pub async fn run(
 ) -> Result<Report, CommandError> {
     let client = connection.connect().await?;
     let partitions = ensure_topic(&client, load).await?;
+    check_consumers(load, partitions)?;
     let wanted = load.records.unwrap_or(RECORDS_DEFAULT);
     let there = records_in(&client, &load.topic).await?;
     if there < wanted {
@@ -94,16 +95,8 @@ async fn consumers(
     assigned(connection, load, partitions, StartAt::Beginning).await
 }
 
-/// Consumers that share the partitions, each at the same place of its own.
-///
-/// # Errors
-/// If there are more consumers than partitions.
-pub async fn assigned(
-    connection: &ConnectionArguments,
-    load: &LoadArguments,
-    partitions: usize,
-    start: StartAt,
-) -> Result<Vec<Consumer>, CommandError> {
+/// Every consumer needs a partition of its own.
+fn check_consumers(load: &LoadArguments, partitions: usize) -> Result<(), CommandError> {
     let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
     if load.consumers > partitions {
         let (topic, consumers) = (&load.topic, load.consumers);
@@ -114,6 +107,21 @@ pub async fn assigned(
             "strandline topic alter {topic} --partitions {consumers}"
         )));
     }
+    Ok(())
+}
+
+/// Consumers that share the partitions, each at the same place of its own.
+///
+/// # Errors
+/// If there are more consumers than partitions.
+pub async fn assigned(
+    connection: &ConnectionArguments,
+    load: &LoadArguments,
+    partitions: usize,
+    start: StartAt,
+) -> Result<Vec<Consumer>, CommandError> {
+    check_consumers(load, partitions)?;
+    let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
     let mut all = Vec::new();
     for number in 0..load.consumers {
         let client = connection.connect().await?;
