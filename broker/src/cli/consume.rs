@@ -78,7 +78,8 @@ impl ConsumeArguments {
         let topic = describe(&client, &self.topic).await?;
         let partition = check_partition(&topic, self.partition)?;
         if let Position::Offset(offset) = self.from {
-            self.check_offset(&client.admin(), partition, offset).await?;
+            self.check_offset(&client.admin(), partition, offset)
+                .await?;
         }
         let mut consumer = client.consumer(ConsumerOptions::default())?;
         let start = start_at(self.from);
@@ -113,7 +114,9 @@ impl ConsumeArguments {
         only: Option<PartitionId>,
         offset: Offset,
     ) -> Result<(), CommandError> {
-        let starts = admin.list_offsets(&self.topic, OffsetQuery::Earliest).await?;
+        let starts = admin
+            .list_offsets(&self.topic, OffsetQuery::Earliest)
+            .await?;
         let ends = admin.list_offsets(&self.topic, OffsetQuery::Latest).await?;
         for (start, end) in starts.iter().zip(&ends) {
             let (Some(first), Some(last)) = (start.offset, end.offset) else {

@@ -84,7 +84,8 @@ impl ServerArguments {
         }
         logging::start(&settings.log)
             .map_err(|error| CommandError::usage_with_remedy(&error.to_string()))?;
-        server::run(settings).map_err(|error| CommandError::failure_with_remedy(&format!("{error:#}")))
+        server::run(settings)
+            .map_err(|error| CommandError::failure_with_remedy(&format!("{error:#}")))
     }
 
     /// The variables of the process, and over them what was given on the command line.
