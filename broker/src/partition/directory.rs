@@ -47,8 +47,8 @@ pub struct Directory {
     checkpoint: Mutex<Points>,
 }
 
-/// Partitions that something is to be done with. They hold on to their directory, so it must not hold
-/// on to them.
+/// Partitions that something is to be done with. They hold on to their directory, so it must not
+/// hold on to them.
 type Listed = BTreeMap<TopicPartition, Weak<Partition>>;
 
 #[derive(Debug)]
@@ -122,7 +122,8 @@ impl Directory {
             Some(reason) => Err(Failure::new(
                 ErrorCode::STORAGE_ERROR,
                 format!(
-                    "data directory {} is offline ({reason}): check the disk, then restart the broker",
+                    "data directory {} is offline ({reason}): check the disk, then restart the \
+                     broker",
                     self.path().display()
                 ),
             )),
@@ -130,7 +131,8 @@ impl Directory {
     }
 
     /// Takes the directory offline until the broker starts again. Does not wait, and may be called
-    /// with a partition's lock held: who waits for the disk is told by whoever hears of the failure.
+    /// with a partition's lock held: who waits for the disk is told by whoever hears of the
+    /// failure.
     pub fn fail(&self, error: &StorageError) {
         if self.data.is_online() {
             tracing::error!(
@@ -143,7 +145,8 @@ impl Directory {
         let _ = self.failures.send(self.id());
     }
 
-    /// What a failed operation is answered with; takes the directory offline unless it is only full.
+    /// What a failed operation is answered with; takes the directory offline unless it is only
+    /// full.
     pub fn refuse(&self, error: &StorageError) -> Failure {
         if error.is_full() {
             self.ran_full();

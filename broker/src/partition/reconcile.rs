@@ -101,8 +101,8 @@ impl Reconciler {
                 }
             }
         }
-        // Looking for what is gone walks over everything: only if the numbers say that something is,
-        // or a name has come to mean something else.
+        // Looking for what is gone walks over everything: only if the numbers say that something
+        // is, or a name has come to mean something else.
         let expected = self.names.len().saturating_add(wanted.len());
         let renamed = wanted
             .iter()
@@ -118,8 +118,8 @@ impl Reconciler {
         retired
     }
 
-    /// Sets aside what lies in the directories and is not in the metadata. To be called once, before
-    /// the first [`Reconciler::follow`], with what was found.
+    /// Sets aside what lies in the directories and is not in the metadata. To be called once,
+    /// before the first [`Reconciler::follow`], with what was found.
     pub fn set_strays_aside(&self, image: &Image, directory: &Directory, found: &[PartitionName]) {
         for name in found {
             if *name == metadata_name() || self.belongs(image, directory, name) {
@@ -270,7 +270,9 @@ impl Reconciler {
         }
         if report.bytes_cut > 0 {
             tracing::info!(
-                partition = %name, bytes_scanned = report.bytes_scanned, bytes_cut = report.bytes_cut,
+                partition = %name,
+                bytes_scanned = report.bytes_scanned,
+                bytes_cut = report.bytes_cut,
                 log_end = %log.end(), "recovered: what was half written has been cut"
             );
         }

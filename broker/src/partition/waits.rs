@@ -3,9 +3,10 @@
 //! *Pattern: request waiting list.*
 //!
 //! Positions in the list count bytes ever made visible in a partition. A partition only takes the
-//! list's lock when somebody waits at all. That is safe because both sides do two things in opposite
-//! order: a reader raises `waiting` and then looks at the position again, a writer moves the position
-//! and then looks at `waiting`; with sequentially consistent accesses one of them sees the other.
+//! list's lock when somebody waits at all. That is safe because both sides do two things in
+//! opposite order: a reader raises `waiting` and then looks at the position again, a writer moves
+//! the position and then looks at `waiting`; with sequentially consistent accesses one of them sees
+//! the other.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,7 +27,8 @@ pub struct FetchWaits {
 
 impl FetchWaits {
     /// Parks a fetch until the partitions of `from` have grown by `growth` bytes in all since the
-    /// positions in it. Its connection hears of it by [`Event::Ready`]; deadlines are its own affair.
+    /// positions in it. Its connection hears of it by [`Event::Ready`]; deadlines are its own
+    /// affair.
     ///
     /// Returns none if that is so already. `positions` are looked at once more after parking.
     pub fn park(

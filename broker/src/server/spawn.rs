@@ -1,7 +1,7 @@
 //! The one place where tasks and blocking work start.
 //!
-//! Tasks stay `Send`, so that a work-stealing runtime, a pinned one and the simulation can run them.
-//! In the simulation there are no threads: blocking work runs where it is asked for.
+//! Tasks stay `Send`, so that a work-stealing runtime, a pinned one and the simulation can run
+//! them. In the simulation there are no threads: blocking work runs where it is asked for.
 
 use std::future::Future;
 
@@ -67,7 +67,8 @@ where
 
 /// Runs work that may wait for a disk, without holding up the tasks of this thread.
 ///
-/// Returns none if the runtime is shutting down. Cancel safe: the work runs to its end all the same.
+/// Returns none if the runtime is shutting down. Cancel safe: the work runs to its end all the
+/// same.
 pub async fn blocking<T, W>(threads: Threads, work: W) -> Option<T>
 where
     T: Send + 'static,

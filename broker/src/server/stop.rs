@@ -81,7 +81,8 @@ pub(super) async fn stop(server: Server) -> anyhow::Result<()> {
             Ok(())
         }
         Some(error) => Err(anyhow::Error::new(error).context(
-            "a data directory was not closed cleanly; the next start recovers what was acknowledged",
+            "a data directory was not closed cleanly; the next start recovers what was \
+             acknowledged",
         )),
     }
 }

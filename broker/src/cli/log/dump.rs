@@ -93,7 +93,8 @@ fn show(path: &Path, dump: Dump, items: &mut Items) -> Result<(), CommandError> 
             let shown = (sequence.unwrap_or(-1), offset.unwrap_or(-1));
             items.push(
                 format_args!(
-                    "producer {id} epoch {epoch}: last sequence {} at offset {}, as of offset {end}",
+                    "producer {id} epoch {epoch}: last sequence {} at offset {}, as of offset \
+                     {end}",
                     shown.0, shown.1
                 ),
                 || {
@@ -104,12 +105,16 @@ fn show(path: &Path, dump: Dump, items: &mut Items) -> Result<(), CommandError> 
         }),
         Dump::Epochs(entries) => entries.iter().try_for_each(|entry| {
             let (epoch, start) = (entry.epoch.0, entry.start.0);
-            items.push(format_args!("epoch {epoch} begins at offset {start}"), || {
-                json!({"kind": "epoch", "epoch": epoch, "start": start})
-            })
+            items.push(
+                format_args!("epoch {epoch} begins at offset {start}"),
+                || json!({"kind": "epoch", "epoch": epoch, "start": start}),
+            )
         }),
         Dump::Text(text) => text.lines().try_for_each(|line| {
-            items.push(format_args!("{line}"), || json!({"kind": "text", "line": line}))
+            items.push(
+                format_args!("{line}"),
+                || json!({"kind": "text", "line": line}),
+            )
         }),
     }
 }

@@ -14,7 +14,8 @@ use tokio::io::AsyncWrite;
 /// The most pieces that one system call is given.
 const PIECES_PER_WRITE: usize = 64;
 
-/// A payload of up to this many bytes is copied behind its header; a larger one is a piece of its own.
+/// A payload of up to this many bytes is copied behind its header; a larger one is a piece of its
+/// own.
 const COPIED_BYTES_MAX: usize = 2 << 10;
 
 /// What has to be written, in order.

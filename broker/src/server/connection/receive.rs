@@ -1,7 +1,7 @@
 //! The bytes that have arrived and are not handled yet.
 //!
-//! An idle connection owns a small buffer only. A frame that does not fit reserves its memory from a
-//! budget first and takes a shared buffer then; both go back once all that was in it is handled.
+//! An idle connection owns a small buffer only. A frame that does not fit reserves its memory from
+//! a budget first and takes a shared buffer then; both go back once all that was in it is handled.
 
 use std::{
     pin::Pin,

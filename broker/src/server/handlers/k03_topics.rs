@@ -1,7 +1,7 @@
 //! `CreateTopics` (3), `DeleteTopics` (4), `CreatePartitions` (5), versions 0 to 0.
 //!
-//! Decided by the controller, and answered once the decision is durable and this broker's partitions
-//! follow it, so that whoever creates a topic can write to it at once.
+//! Decided by the controller, and answered once the decision is durable and this broker's
+//! partitions follow it, so that whoever creates a topic can write to it at once.
 
 use std::sync::Arc;
 

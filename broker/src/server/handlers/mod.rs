@@ -1,7 +1,7 @@
 //! What each API does: one file each, numbered by its key.
 //!
-//! A handler runs in the poll of its connection that read the frame, and must not wait for anything.
-//! What has to wait is parked, or handed to a task or to the blocking pool.
+//! A handler runs in the poll of its connection that read the frame, and must not wait for
+//! anything. What has to wait is parked, or handed to a task or to the blocking pool.
 
 pub mod k00_hello;
 pub mod k01_metadata;
