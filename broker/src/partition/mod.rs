@@ -8,11 +8,13 @@
 //! **Never** decides what may be appended (storage does) or acknowledged (core does), and never
 //! waits for a disk while it holds a partition's lock on behalf of a request.
 
+mod care;
 mod configuration;
 mod directory;
 mod flusher;
 mod reconcile;
 mod registry;
+mod requests;
 mod state;
 mod tokens;
 mod upkeep;

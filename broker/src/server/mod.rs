@@ -9,6 +9,8 @@
 mod broker;
 mod buffers;
 mod connection;
+mod disks;
+mod figures;
 mod handlers;
 mod listener;
 mod memory;

@@ -7,30 +7,25 @@
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use strandline_client::net::{self, Clock, TcpListener, random};
+use strandline_client::net::{self, Clock, TcpListener};
 use strandline_core::{
-    FlushMode,
-    budget::{Pool, PoolSizes},
+    budget::PoolSizes,
     metadata::{Defaults, Image, Membership, Registration, Voter},
 };
-use strandline_protocol::{BrokerEpoch, ClusterId, DirectoryId, Offset};
+use strandline_protocol::{BrokerEpoch, Offset};
 use strandline_storage::{
-    directory::{
-        Claim, DataDirectory, Found, Identity, PageCache, PartitionName, RESERVE_BYTES, RaftId,
-    },
+    directory::Found,
     fs::{CacheLimits, FileSystem, mapped::MappedFileSystem, pwrite::PwriteFileSystem},
-    log::Shutdown,
 };
-use tokio::{
-    sync::{mpsc::unbounded_channel, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Server,
     broker::{Broker, BrokerIdentity, ConnectionLimits, Watchers},
     buffers::BufferPool,
+    disks::{Disks, open_directories, random_bytes},
+    figures::{collect_figures, say_started},
     listener::Listening,
     memory::MemoryBudget,
     spawn::{Background, Threads, blocking, spawn},
@@ -40,7 +35,7 @@ use crate::{
     metadata::{
         Flushing, Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataLog, MetadataOptions,
     },
-    metrics::{DirectoryFigures, Metrics, PartitionFigures, Scrape},
+    metrics::Metrics,
     partition::{Directory, FetchWaits, Flushers, Partitions, Reconciler, Upkeep, metadata_name},
     settings::{Address, Backend, Settings},
 };
@@ -131,7 +126,7 @@ pub(super) async fn start(
     background.spawn(upkeep.run());
     background.spawn(follow(Arc::clone(&broker), reconciler, halt.clone()));
     background.spawn(until(halt.clone(), Arc::clone(&metrics).keep_up()));
-    collect_figures(&broker, &settings);
+    collect_figures(&broker, pool_sizes(&settings).client_bytes);
     let native = Listening::start(
         listener,
         address,
@@ -186,94 +181,6 @@ fn cannot_listen(address: &Address, flag: &str, error: &std::io::Error) -> anyho
         ),
         _ => anyhow::anyhow!("cannot listen on {address}: {error}; see {flag}"),
     }
-}
-
-/// The data directories, just opened.
-struct Disks {
-    found: Vec<(Arc<Directory>, Found)>,
-    failures: tokio::sync::mpsc::UnboundedReceiver<DirectoryId>,
-}
-
-impl Disks {
-    fn first(&self) -> anyhow::Result<&Arc<Directory>> {
-        self.found
-            .first()
-            .map(|(directory, _)| directory)
-            .context("no data directory is configured: set --data")
-    }
-
-    fn all(&self) -> Vec<Arc<Directory>> {
-        self.found
-            .iter()
-            .map(|(directory, _)| Arc::clone(directory))
-            .collect()
-    }
-
-    fn with_shutdown(&self) -> Vec<(Arc<Directory>, Shutdown)> {
-        self.found
-            .iter()
-            .map(|(directory, found)| (Arc::clone(directory), found.shutdown))
-            .collect()
-    }
-
-    /// Whether any of them holds partitions of topics.
-    fn hold_partitions(&self) -> bool {
-        let of_topics = |found: &Found| found.partitions.iter().any(|name| !is_metadata(name));
-        self.found.iter().any(|(_, found)| of_topics(found))
-    }
-}
-
-fn is_metadata(name: &PartitionName) -> bool {
-    name.to_string() == METADATA_DIRECTORY
-}
-
-async fn open_directories(
-    settings: &Settings,
-    file_system: Arc<dyn FileSystem>,
-    metrics: &Metrics,
-    threads: Threads,
-) -> anyhow::Result<Disks> {
-    let (told, failures) = unbounded_channel();
-    let mut cluster: Option<ClusterId> = None;
-    let mut found = Vec::new();
-    for path in &settings.data {
-        let claim = Claim {
-            identity: Identity {
-                cluster_id: cluster.unwrap_or(ClusterId(random_bytes())),
-                node_id: settings.node_id,
-                directory_id: DirectoryId(random_bytes()),
-                raft_id: RaftId(random()),
-            },
-            cluster_id: cluster,
-            reserve_bytes: RESERVE_BYTES,
-        };
-        let (fs, at) = (Arc::clone(&file_system), path.clone());
-        let (data, what) = blocking(threads, move || DataDirectory::open(fs, &at, &claim))
-            .await
-            .context("the runtime stops")??;
-        cluster = Some(data.identity().cluster_id);
-        for warning in &what.warnings {
-            tracing::warn!(directory = %path.display(), "{warning}");
-        }
-        if what.shutdown == Shutdown::Unclean && what.last_run.is_some() {
-            let cache = match what.page_cache {
-                PageCache::Kept => "what it wrote is still in memory",
-                PageCache::Lost => "the machine has restarted since",
-            };
-            tracing::info!(
-                directory = %path.display(),
-                "the last run did not stop in order ({cache}): logs are recovered"
-            );
-        }
-        let directory = Directory::new(
-            data,
-            what.checkpoint.clone(),
-            metrics.directory(path),
-            told.clone(),
-        );
-        found.push((Arc::new(directory), what));
-    }
-    Ok(Disks { found, failures })
 }
 
 async fn open_metadata(
@@ -443,71 +350,4 @@ fn pool_sizes(settings: &Settings) -> PoolSizes {
         replication_bytes: 0,
         control_bytes: CONTROL_BYTES,
     }
-}
-
-/// Has `/metrics` tell what is read from live state.
-fn collect_figures(broker: &Arc<Broker>, settings: &Settings) {
-    let shared = Arc::downgrade(broker);
-    let limit = pool_sizes(settings).client_bytes;
-    broker.metrics.collect_with(move |scrape: &mut Scrape| {
-        let Some(broker) = shared.upgrade() else {
-            return;
-        };
-        for partition in broker.partitions.all() {
-            let Some(figures) = partition.figures() else {
-                continue;
-            };
-            let shown = PartitionFigures {
-                log_start: figures.marks.log_start,
-                log_end: figures.marks.log_end,
-                high_watermark: figures.marks.high_watermark,
-                bytes: figures.bytes,
-                segments: figures.segments,
-            };
-            scrape.partition(partition.topic(), partition.id().partition, shown);
-        }
-        for directory in &broker.directories {
-            let figures = DirectoryFigures {
-                online: directory.data().is_online(),
-                free_bytes: directory.data().space().ok().map(|space| space.available),
-            };
-            scrape.directory(&directory.path().display().to_string(), figures);
-        }
-        scrape.memory(broker.memory.used(Pool::Client), limit);
-    });
-}
-
-/// The one line of a start: where clients connect, where the data is, what an acknowledgement means.
-fn say_started(
-    broker: &Broker,
-    settings: &Settings,
-    address: SocketAddr,
-    http: Option<&HttpServer>,
-) {
-    let data: Vec<String> = settings
-        .data
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    let flush = match settings.flush {
-        FlushMode::Ack => "ack (acknowledged once it is fsynced)",
-        FlushMode::Async => "async (acknowledged from the page cache)",
-    };
-    let http = http.map_or_else(|| "off".to_owned(), |http| http.address().to_string());
-    tracing::info!(
-        listen = %address,
-        http,
-        data = data.join(","),
-        flush,
-        cluster = %broker.identity.cluster,
-        broker = %broker.identity.broker,
-        topics = broker.metadata.image().topic_count(),
-        ready_ms = u64::try_from(broker.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "ready"
-    );
-}
-
-fn random_bytes() -> [u8; 16] {
-    let drawn = (u128::from(random()) << 64) | u128::from(random());
-    drawn.to_be_bytes()
 }

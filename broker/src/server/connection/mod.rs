@@ -12,6 +12,7 @@ mod outbox;
 mod parked;
 mod receive;
 mod reply;
+mod requests;
 mod serve;
 
 pub use event::{Event, Events};

@@ -293,8 +293,11 @@ mod tests {
         [&header[..], message, payload].concat()
     }
 
+    /// A message and its payload.
+    type Whole = (Vec<u8>, Vec<u8>);
+
     /// Feeds `stream` in one piece after the other and returns the frames that come out.
-    fn receive(mut stream: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, FrameError> {
+    fn receive(mut stream: &[u8]) -> Result<Vec<Whole>, FrameError> {
         let budget = budget();
         let pool = BufferPool::default();
         let mut receive = Receive::new(8 << 20);

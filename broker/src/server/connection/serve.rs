@@ -12,10 +12,7 @@ use std::{
 
 use strandline_client::net::TcpStream;
 use strandline_core::budget::Pool;
-use strandline_protocol::{
-    Api, ApiKey, CorrelationId, ErrorCode,
-    frame::{Flags, FrameError, FrameHeader},
-};
+use strandline_protocol::{ApiKey, frame::FrameError};
 use tokio::{
     io::AsyncWrite as _,
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
@@ -24,28 +21,23 @@ use tokio::{
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
-    Event, Events, Reply, Slot,
+    Event, Events,
     outbox::Outbox,
     parked::Parked,
     receive::{Front, Receive},
+    requests::{Waiting, Work},
 };
 use crate::{
     metrics::{OpenConnection, Refusal},
     server::{
         broker::Broker,
-        handlers::{
-            self, Handled, Request,
-            k02_watch_metadata::Watch,
-            k09_produce::ParkedProduce,
-            k10_fetch::{ParkedFetch, Patience},
-        },
+        handlers::{k02_watch_metadata::Watch, k10_fetch::Patience},
         memory::Ticket,
-        spawn,
     },
 };
 
 /// How much may wait to be written before no more requests are handled, in bytes.
-const OUTBOX_BYTES_MAX: usize = 8 << 20;
+pub(super) const OUTBOX_BYTES_MAX: usize = 8 << 20;
 
 /// How long a new connection may take to say `Hello`.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,31 +47,31 @@ const FRAMES_PER_POLL: usize = 32;
 
 /// A connection of a client.
 pub struct Connection {
-    broker: Arc<Broker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    number: u64,
-    phase: Phase,
-    receive: Receive,
-    outbox: Outbox,
-    parked: Parked<Waiting>,
-    events: UnboundedReceiver<Event>,
-    own_events: Events,
-    memory: Option<Ticket>,
-    watch: Option<Watch>,
+    pub(super) broker: Arc<Broker>,
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) number: u64,
+    pub(super) phase: Phase,
+    pub(super) receive: Receive,
+    pub(super) outbox: Outbox,
+    pub(super) parked: Parked<Waiting>,
+    pub(super) events: UnboundedReceiver<Event>,
+    pub(super) own_events: Events,
+    pub(super) memory: Option<Ticket>,
+    pub(super) watch: Option<Watch>,
     /// Answers that are not written yet: where they end, and when they were queued.
-    unsent: VecDeque<(u64, Instant, ApiKey)>,
+    pub(super) unsent: VecDeque<(u64, Instant, ApiKey)>,
     timer: Pin<Box<Sleep>>,
     /// When a byte last moved in, and when one last moved out while some waited.
-    last_read: Instant,
-    last_write: Instant,
+    pub(super) last_read: Instant,
+    pub(super) last_write: Instant,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     _open: OpenConnection,
 }
 
 /// How far the connection has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Nobody has said `Hello` yet.
     New,
     /// It serves the client of that name.
@@ -101,35 +93,6 @@ enum End {
     Idle,
     /// The peer does not read.
     Slow,
-}
-
-/// A parked request.
-struct Waiting {
-    origin: Origin,
-    since: Instant,
-    work: Work,
-}
-
-enum Work {
-    Produce(ParkedProduce),
-    Fetch(ParkedFetch),
-    Task,
-}
-
-/// Where an answer goes.
-#[derive(Clone, Copy, Debug)]
-struct Origin {
-    api: &'static Api,
-    version: u16,
-    correlation: CorrelationId,
-    answer: Answer,
-}
-
-/// Whether the peer waits for an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Expected,
-    Unwanted,
 }
 
 /// What a step has achieved.
@@ -305,58 +268,6 @@ impl Connection {
         progress
     }
 
-    fn finish_produce(&mut self, slot: Slot, reason: &str) {
-        let Some(waiting) = self.parked.take(slot) else {
-            return;
-        };
-        if let Work::Produce(produce) = waiting.work {
-            let (error, reply) = produce.answer(reason);
-            if !error.is_none() {
-                self.broker.metrics.error(ApiKey::Produce, error);
-            }
-            self.answer(waiting.origin, reply, Some(waiting.since));
-        }
-    }
-
-    fn look_again(&mut self, slot: Slot, patience: Patience) {
-        let Some(waiting) = self.parked.take(slot) else {
-            return;
-        };
-        let Work::Fetch(fetch) = waiting.work else {
-            return;
-        };
-        let patience = if Instant::now() >= fetch.deadline {
-            Patience::Over
-        } else {
-            patience
-        };
-        let slot = self.parked.next_slot();
-        let handled = fetch.proceed(&self.broker, &self.own_events, slot, patience);
-        self.conclude(waiting.origin, handled, Some(waiting.since));
-    }
-
-    fn push_metadata(&mut self) {
-        // A peer that does not read gets the newest state once it does.
-        if self.outbox.queued_bytes() > OUTBOX_BYTES_MAX {
-            return;
-        }
-        let Some(watch) = &mut self.watch else {
-            return;
-        };
-        for push in watch.changes(&self.broker) {
-            let header = FrameHeader::encode(
-                ApiKey::WatchMetadata.code(),
-                watch.version,
-                Flags::PUSH,
-                ErrorCode::NONE,
-                watch.correlation,
-                &push,
-                0,
-            );
-            self.outbox.push(&header, &push, Vec::new());
-        }
-    }
-
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<Progress, End> {
         let mut progress = Progress::None;
         let now = Instant::now();
@@ -454,174 +365,6 @@ impl Connection {
                 }
             },
         }
-    }
-
-    /// Carries out the request at the front of the receive buffer.
-    fn request(&mut self, header: &FrameHeader) {
-        let now = Instant::now();
-        let origin = match self.admit(header) {
-            Ok(origin) => origin,
-            Err((code, message)) => {
-                tracing::debug!(peer = %self.peer, "request refused: {message}");
-                self.send(
-                    header.api_key,
-                    header.version,
-                    header.correlation,
-                    Reply::failure(code, message),
-                );
-                return;
-            }
-        };
-        let metrics = self.broker.metrics.api(origin.api.key);
-        metrics.queue.record(now.duration_since(self.last_read));
-        let (message, payload) = self.receive.frame();
-        let request = Request {
-            broker: &self.broker,
-            message,
-            payload,
-            slot: self.parked.next_slot(),
-            events: &self.own_events,
-            now,
-            version: origin.version,
-            correlation: origin.correlation,
-        };
-        let handled = handlers::handle(origin.api.key, &request);
-        metrics.local.record(now.elapsed());
-        self.conclude(origin, handled, None);
-    }
-
-    /// Decides whether a frame is a request that can be handled at all.
-    fn admit(&self, header: &FrameHeader) -> Result<Origin, (ErrorCode, String)> {
-        let Some(api) = ApiKey::row(header.api_key) else {
-            let last = strandline_protocol::api::APIS.len().saturating_sub(1);
-            return Err((
-                ErrorCode::UNKNOWN_API,
-                format!(
-                    "API {} is not known here: this broker has 0 to {last}",
-                    header.api_key
-                ),
-            ));
-        };
-        if !api.versions.contains(&header.version) {
-            let (least, most) = (api.versions.start(), api.versions.end());
-            return Err((
-                ErrorCode::UNSUPPORTED_VERSION,
-                format!(
-                    "version {} of {} is not spoken here: this broker speaks {least} to {most}",
-                    header.version, api.name
-                ),
-            ));
-        }
-        let answer = match header.flags {
-            Flags::REQUEST => Answer::Expected,
-            Flags::ONE_WAY => Answer::Unwanted,
-            flags => {
-                return Err((
-                    ErrorCode::INVALID_REQUEST,
-                    format!("flags {} do not belong to a request", flags.0),
-                ));
-            }
-        };
-        if self.phase == Phase::New && api.key != ApiKey::Hello {
-            return Err((
-                ErrorCode::HELLO_EXPECTED,
-                format!("{} came first: say Hello before", api.name),
-            ));
-        }
-        Ok(Origin {
-            api,
-            version: header.version,
-            correlation: header.correlation,
-            answer,
-        })
-    }
-
-    /// Answers, parks or starts what a handler has left. `since` is when it was parked before.
-    fn conclude(&mut self, origin: Origin, handled: Handled, since: Option<Instant>) {
-        let parked_since = since.unwrap_or_else(Instant::now);
-        let (work, deadline) = match handled {
-            Handled::Reply(reply) => return self.answer(origin, reply, since),
-            Handled::Nothing => {
-                self.broker
-                    .metrics
-                    .api(origin.api.key)
-                    .requests
-                    .increment(1);
-                return;
-            }
-            Handled::Opened(reply, client) => {
-                self.phase = Phase::Open(client);
-                return self.answer(origin, reply, since);
-            }
-            Handled::Watching(reply, watch) => {
-                self.watch = Some(watch);
-                self.broker
-                    .watchers
-                    .insert(self.number, self.own_events.clone());
-                self.answer(origin, reply, since);
-                // What changed between the look and the subscription.
-                self.push_metadata();
-                return;
-            }
-            Handled::Produce(produce) => {
-                let deadline = produce.deadline;
-                (Work::Produce(produce), Some(deadline))
-            }
-            Handled::Fetch(fetch) => {
-                let deadline = fetch.waits_until();
-                (Work::Fetch(fetch), deadline)
-            }
-            Handled::Task(work) => {
-                let (slot, events) = (self.parked.next_slot(), self.own_events.clone());
-                spawn::spawn(async move {
-                    let reply = work.await;
-                    let _ = events.send(Event::Answer { slot, reply });
-                });
-                (Work::Task, None)
-            }
-        };
-        let waiting = Waiting {
-            origin,
-            since: parked_since,
-            work,
-        };
-        self.parked.park(waiting, deadline);
-    }
-
-    fn answer(&mut self, origin: Origin, reply: Reply, parked_since: Option<Instant>) {
-        let metrics = self.broker.metrics.api(origin.api.key);
-        metrics.requests.increment(1);
-        if let Some(since) = parked_since {
-            metrics.wait.record(since.elapsed());
-        }
-        if !reply.error.is_none() {
-            self.broker.metrics.error(origin.api.key, reply.error);
-        }
-        if origin.answer == Answer::Unwanted {
-            return;
-        }
-        let now = Instant::now();
-        if self.outbox.queued_bytes() == 0 {
-            self.last_write = now;
-        }
-        let api_key = origin.api.key.code();
-        self.send(api_key, origin.version, origin.correlation, reply);
-        self.unsent
-            .push_back((self.outbox.position(), now, origin.api.key));
-    }
-
-    fn send(&mut self, api_key: u16, version: u16, correlation: CorrelationId, reply: Reply) {
-        let payload_bytes = reply.payload.iter().map(bytes::Bytes::len).sum();
-        let header = FrameHeader::encode(
-            api_key,
-            version,
-            Flags::RESPONSE,
-            reply.error,
-            correlation,
-            &reply.message,
-            payload_bytes,
-        );
-        self.outbox.push(&header, &reply.message, reply.payload);
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<Progress, End> {

@@ -1,0 +1,202 @@
+//! What requests do with a partition: append, read, look up, delete.
+//!
+//! *Patterns: write-ahead log, high-water mark, idempotent receiver.*
+
+use std::sync::Arc;
+
+use strandline_core::replica::Flush;
+use strandline_protocol::{
+    ErrorCode, LeaderEpoch, Offset, Timestamp,
+    batch::BatchView,
+    messages::{Acks, Failure, OffsetQuery},
+};
+use strandline_storage::log::{AppendError, ColdRange, ReadError};
+
+use super::{AckToken, Appended, Look, Partition, Read, ReadFailure};
+
+impl Partition {
+    /// Appends one batch. If the acknowledgement has to wait, `token` gets it.
+    ///
+    /// # Errors
+    /// The failure to answer with; nothing was appended then.
+    pub fn append(
+        self: &Arc<Self>,
+        batch: &[u8],
+        acks: Acks,
+        now: Timestamp,
+        token: impl FnOnce() -> AckToken,
+    ) -> Result<Appended, Failure> {
+        self.directory.check_online()?;
+        let mut inner = self.inner.lock();
+        let (epoch, log) = inner.open_log()?;
+        let appended = log
+            .append(batch, epoch, now)
+            .map_err(|error| self.refuse_append(&error))?;
+        let log_start_offset = log.start();
+        let (end, bytes) = (log.end(), i64::try_from(batch.len()).unwrap_or(i64::MAX));
+        let mut flush = Flush::NotNeeded;
+        if !appended.duplicate {
+            inner.hidden.push_back((end, bytes));
+            flush = inner.replica.appended(end);
+            let records = BatchView::first(batch).map_or(0, |batch| batch.header().record_count());
+            self.metrics.appended(
+                u64::try_from(batch.len()).unwrap_or(u64::MAX),
+                u64::try_from(records).unwrap_or(0),
+            );
+        }
+        let acknowledged = inner.await_ack(acks, appended.end_offset, token);
+        let effects = self.settle(&mut inner, flush);
+        drop(inner);
+        self.perform(effects);
+        Ok(Appended {
+            base_offset: appended.base_offset,
+            log_append_time: appended.log_append_time,
+            log_start_offset,
+            acknowledged,
+        })
+    }
+
+    /// Looks up batches from `from` on for a consumer, without touching their bytes: up to `below`
+    /// if that is given, and never above the high watermark.
+    ///
+    /// # Errors
+    /// What to answer with; for [`ReadError::Corrupt`] see [`Partition::read_error`].
+    pub fn read(
+        &self,
+        from: Offset,
+        bytes_max: usize,
+        known_epoch: Option<LeaderEpoch>,
+        look: Look,
+        below: Option<Offset>,
+    ) -> Result<Result<Read, ColdRange>, ReadFailure> {
+        self.directory.check_online()?;
+        let mut inner = self.inner.lock();
+        inner.open_log()?;
+        inner.replica.check_epoch(known_epoch)?;
+        inner.replica.check_fetch(from)?;
+        let marks = inner.replica.marks();
+        let mut read = Read {
+            fetched: None,
+            log_start_offset: marks.log_start,
+            high_watermark: marks.high_watermark,
+            visible: self.visible(),
+        };
+        if from >= marks.high_watermark || bytes_max == 0 {
+            return Ok(Ok(read));
+        }
+        let (_, log) = inner.open_log()?;
+        if look == Look::Warm
+            && let Some(cold) = log.cold_range(from, bytes_max)
+        {
+            return Ok(Err(cold));
+        }
+        let fetched = log
+            .read(
+                from,
+                bytes_max,
+                below
+                    .unwrap_or(marks.high_watermark)
+                    .min(marks.high_watermark),
+            )
+            .map_err(|error| self.read_error(error))?;
+        read.fetched = Some(fetched);
+        Ok(Ok(read))
+    }
+
+    /// What a failed read or check is answered with; takes the directory offline if the disk failed.
+    pub fn read_error(&self, error: ReadError) -> ReadFailure {
+        if let ReadError::Storage(error) = &error {
+            self.directory.fail(error);
+        }
+        let next_good = match &error {
+            ReadError::Corrupt {
+                offset, next_good, ..
+            } => {
+                tracing::error!(
+                    topic = %self.topic, partition = %self.id.partition, %offset, %next_good,
+                    "{error}"
+                );
+                Some(*next_good)
+            }
+            _ => None,
+        };
+        ReadFailure {
+            failure: Failure::new(error.code(), error.to_string()),
+            next_good,
+        }
+    }
+
+    /// Answers a look-up of an offset: the offset, the record's timestamp and the leader epoch.
+    ///
+    /// # Errors
+    /// What to answer with.
+    pub fn find(
+        &self,
+        query: OffsetQuery,
+    ) -> Result<(Option<Offset>, Option<Timestamp>, LeaderEpoch), Failure> {
+        self.directory.check_online()?;
+        let mut inner = self.inner.lock();
+        let marks = inner.replica.marks();
+        let epoch = inner.replica.leader_epoch();
+        let knows_end = inner.replica.knows_high_watermark();
+        let (_, log) = inner.open_log()?;
+        let not_yet = || {
+            Failure::new(
+                ErrorCode::OFFSET_NOT_AVAILABLE,
+                "the leader has not committed in its own epoch yet: retry",
+            )
+        };
+        match query {
+            OffsetQuery::Earliest => {
+                let at = log.epoch_at(marks.log_start).unwrap_or(epoch);
+                Ok((Some(marks.log_start), None, at))
+            }
+            OffsetQuery::Latest if knows_end => Ok((Some(marks.high_watermark), None, epoch)),
+            OffsetQuery::Latest => Err(not_yet()),
+            OffsetQuery::At(_) if !knows_end => Err(not_yet()),
+            OffsetQuery::At(timestamp) => {
+                let found = log
+                    .offset_for_time(timestamp, marks.high_watermark)
+                    .map_err(|error| self.read_error(error).failure)?;
+                Ok(match found {
+                    Some(found) => (
+                        Some(found.offset),
+                        Some(found.timestamp),
+                        found.leader_epoch,
+                    ),
+                    None => (None, None, epoch),
+                })
+            }
+        }
+    }
+
+    /// Moves the log start to `before`, durably. Waits for the disk: call it on a blocking thread.
+    ///
+    /// # Errors
+    /// What to answer with.
+    pub fn delete_before(&self, before: Option<Offset>, now: Timestamp) -> Result<Offset, Failure> {
+        self.directory.check_online()?;
+        let mut inner = self.inner.lock();
+        let target = inner.replica.delete_target(before)?;
+        let (_, log) = inner.open_log()?;
+        let removed = log
+            .delete_before(target, now)
+            .map_err(|error| self.directory.refuse(&error))?;
+        let (start, recovery_point) = (log.start(), log.recovery_point());
+        inner.replica.log_started(start);
+        let marks = inner.replica.marks();
+        drop(inner);
+        self.remember(recovery_point, marks);
+        self.finish(removed);
+        Ok(start)
+    }
+
+    fn refuse_append(&self, error: &AppendError) -> Failure {
+        if let Some(fatal) = error.fatal() {
+            self.directory.fail(fatal);
+        } else if let AppendError::DiskFull(_) = error {
+            self.directory.ran_full();
+        }
+        Failure::new(error.code(), error.to_string())
+    }
+}

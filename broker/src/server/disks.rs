@@ -1,0 +1,114 @@
+//! Opening the data directories.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use strandline_client::net::random;
+use strandline_protocol::{ClusterId, DirectoryId};
+use strandline_storage::{
+    directory::{
+        Claim, DataDirectory, Found, Identity, PageCache, PartitionName, RESERVE_BYTES, RaftId,
+    },
+    fs::FileSystem,
+    log::Shutdown,
+};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::spawn::{Threads, blocking};
+use crate::{
+    metadata::METADATA_DIRECTORY, metrics::Metrics, partition::Directory, settings::Settings,
+};
+
+/// The data directories, just opened.
+pub(super) struct Disks {
+    pub(super) found: Vec<(Arc<Directory>, Found)>,
+    pub(super) failures: UnboundedReceiver<DirectoryId>,
+}
+
+impl Disks {
+    pub(super) fn first(&self) -> anyhow::Result<&Arc<Directory>> {
+        self.found
+            .first()
+            .map(|(directory, _)| directory)
+            .context("no data directory is configured: set --data")
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Directory>> {
+        self.found
+            .iter()
+            .map(|(directory, _)| Arc::clone(directory))
+            .collect()
+    }
+
+    pub(super) fn with_shutdown(&self) -> Vec<(Arc<Directory>, Shutdown)> {
+        self.found
+            .iter()
+            .map(|(directory, found)| (Arc::clone(directory), found.shutdown))
+            .collect()
+    }
+
+    /// Whether any of them holds partitions of topics.
+    pub(super) fn hold_partitions(&self) -> bool {
+        let of_topics = |found: &Found| found.partitions.iter().any(|name| !is_metadata(name));
+        self.found.iter().any(|(_, found)| of_topics(found))
+    }
+}
+
+fn is_metadata(name: &PartitionName) -> bool {
+    name.to_string() == METADATA_DIRECTORY
+}
+
+pub(super) async fn open_directories(
+    settings: &Settings,
+    file_system: Arc<dyn FileSystem>,
+    metrics: &Metrics,
+    threads: Threads,
+) -> anyhow::Result<Disks> {
+    let (told, failures) = unbounded_channel();
+    let mut cluster: Option<ClusterId> = None;
+    let mut found = Vec::new();
+    for path in &settings.data {
+        let claim = Claim {
+            identity: Identity {
+                cluster_id: cluster.unwrap_or(ClusterId(random_bytes())),
+                node_id: settings.node_id,
+                directory_id: DirectoryId(random_bytes()),
+                raft_id: RaftId(random()),
+            },
+            cluster_id: cluster,
+            reserve_bytes: RESERVE_BYTES,
+        };
+        let (fs, at) = (Arc::clone(&file_system), path.clone());
+        let (data, what) = blocking(threads, move || DataDirectory::open(fs, &at, &claim))
+            .await
+            .context("the runtime stops")??;
+        cluster = Some(data.identity().cluster_id);
+        for warning in &what.warnings {
+            tracing::warn!(directory = %path.display(), "{warning}");
+        }
+        if what.shutdown == Shutdown::Unclean && what.last_run.is_some() {
+            let cache = match what.page_cache {
+                PageCache::Kept => "what it wrote is still in memory",
+                PageCache::Lost => "the machine has restarted since",
+            };
+            tracing::info!(
+                directory = %path.display(),
+                "the last run did not stop in order ({cache}): logs are recovered"
+            );
+        }
+        let directory = Directory::new(
+            data,
+            what.checkpoint.clone(),
+            metrics.directory(path),
+            told.clone(),
+        );
+        found.push((Arc::new(directory), what));
+    }
+    Ok(Disks { found, failures })
+}
+
+/// Sixteen random bytes: an identity.
+pub(super) fn random_bytes() -> [u8; 16] {
+    let drawn = (u128::from(random()) << 64) | u128::from(random());
+    drawn.to_be_bytes()
+}

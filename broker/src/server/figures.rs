@@ -1,0 +1,73 @@
+//! What the broker tells about itself: figures for a scrape, and the line of a start.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use strandline_core::{FlushMode, budget::Pool};
+
+use super::broker::Broker;
+use crate::{
+    http::HttpServer,
+    metrics::{DirectoryFigures, PartitionFigures, Scrape},
+    settings::Settings,
+};
+
+/// Has `/metrics` tell what is read from live state.
+pub(super) fn collect_figures(broker: &Arc<Broker>, memory_bytes: u64) {
+    let shared = Arc::downgrade(broker);
+    broker.metrics.collect_with(move |scrape: &mut Scrape| {
+        let Some(broker) = shared.upgrade() else {
+            return;
+        };
+        for partition in broker.partitions.all() {
+            let Some(figures) = partition.figures() else {
+                continue;
+            };
+            let shown = PartitionFigures {
+                log_start: figures.marks.log_start,
+                log_end: figures.marks.log_end,
+                high_watermark: figures.marks.high_watermark,
+                bytes: figures.bytes,
+                segments: figures.segments,
+            };
+            scrape.partition(partition.topic(), partition.id().partition, shown);
+        }
+        for directory in &broker.directories {
+            let figures = DirectoryFigures {
+                online: directory.data().is_online(),
+                free_bytes: directory.data().space().ok().map(|space| space.available),
+            };
+            scrape.directory(&directory.path().display().to_string(), figures);
+        }
+        scrape.memory(broker.memory.used(Pool::Client), memory_bytes);
+    });
+}
+
+/// The one line of a start: where clients connect, where the data is, what an acknowledgement means.
+pub(super) fn say_started(
+    broker: &Broker,
+    settings: &Settings,
+    address: SocketAddr,
+    http: Option<&HttpServer>,
+) {
+    let data: Vec<String> = settings
+        .data
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let flush = match settings.flush {
+        FlushMode::Ack => "ack (acknowledged once it is fsynced)",
+        FlushMode::Async => "async (acknowledged from the page cache)",
+    };
+    let http = http.map_or_else(|| "off".to_owned(), |http| http.address().to_string());
+    tracing::info!(
+        listen = %address,
+        http,
+        data = data.join(","),
+        flush,
+        cluster = %broker.identity.cluster,
+        broker = %broker.identity.broker,
+        topics = broker.metadata.image().topic_count(),
+        ready_ms = u64::try_from(broker.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "ready"
+    );
+}
