@@ -74,13 +74,11 @@ impl Epochs {
         before != self.entries.len()
     }
 
-    /// Drops what ends at `start` or before; the entry that covers `start` begins there then.
+    /// Drops what ends at `start` or before. The entry that covers `start` stays as it is: the
+    /// batch that holds `start` may begin before it.
     pub fn trim_to(&mut self, start: Offset) {
         let covering = self.entries.partition_point(|entry| entry.start <= start);
         self.entries.drain(..covering.saturating_sub(1));
-        if let Some(first) = self.entries.first_mut() {
-            first.start = first.start.max(start);
-        }
     }
 
     /// Where `epoch` ends in a log that ends at `log_end`. See [`super::Log::end_offset_for`].
@@ -187,8 +185,8 @@ mod tests {
         assert_eq!(cut, epochs(&[(1, 0), (2, 10)]));
         let mut trimmed = epochs(&[(1, 0), (2, 10), (3, 20)]);
         trimmed.trim_to(Offset(15));
-        assert_eq!(trimmed, epochs(&[(2, 15), (3, 20)]));
-        assert_eq!(trimmed.at(Offset(14)), None);
+        assert_eq!(trimmed, epochs(&[(2, 10), (3, 20)]));
+        assert_eq!(trimmed.at(Offset(9)), None);
         assert_eq!(trimmed.at(Offset(19)), Some(LeaderEpoch(2)));
         assert_eq!(trimmed.covering(Offset(19), Offset(21)).len(), 2);
         assert_eq!(trimmed.covering(Offset(15), Offset(20)).len(), 1);

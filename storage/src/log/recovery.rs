@@ -30,7 +30,8 @@ use crate::{error::StorageError, fs::FileSystem};
 pub struct RecoveryHint {
     /// From `recovery-point-offset-checkpoint`; 0 if it is not there.
     pub recovery_point: Offset,
-    /// From `log-start-offset-checkpoint`; 0 if it is not there.
+    /// From `log-start-offset-checkpoint`; 0 if it is not there. Counts only where `partition.state`
+    /// does not tell.
     pub log_start: Offset,
     /// How the process before ended.
     pub shutdown: Shutdown,
@@ -115,11 +116,15 @@ impl Log {
             health: Health::Online,
             progress: Progress::default(),
         };
-        let log_start = stored.map_or(Offset::ZERO, |state| state.log_start);
-        log.begin_at(hint.log_start.max(log_start))?;
+        // The protected file is written whenever the start moves within a segment, so it is newer.
+        let log_start = match &state {
+            Some((state, Source::Protected)) => state.log_start,
+            _ => hint.log_start,
+        };
+        log.begin_at(log_start)?;
         log.settle_epochs(state.as_ref().map(|(state, source)| (state, *source)))?;
         log.drop_stale(&listing, resume.as_ref())?;
-        log.restore_producers(&listing, resume, now)?;
+        log.restore_producers(resume, now)?;
         log.progress.checkpointed = hint.recovery_point.min(log.end);
         Ok((log, report))
     }
@@ -200,11 +205,11 @@ impl Log {
         Ok(())
     }
 
-    /// The producers as of the log end: from our file or the newest good snapshot, and the headers
-    /// behind it.
+    /// The producers as of the log end: from our file and the headers behind it. Without it, from
+    /// all headers, as Kafka's snapshots hold only one batch of the five; the oldest segment's tells
+    /// what was before.
     pub(super) fn restore_producers(
         &mut self,
-        listing: &Listing,
         resume: Option<RecoveryState>,
         now: Timestamp,
     ) -> Result<(), StorageError> {
@@ -216,13 +221,10 @@ impl Log {
         if let Some(state) = resume.filter(|state| usable(state.end)) {
             (from, producers) = (state.end, state.producers);
         } else {
-            for at in listing.snapshots.iter().rev().filter(|at| usable(**at)) {
-                let path = FileKind::Snapshot.path(&self.directory, *at);
-                let bytes = read_file(self.files.as_ref(), &path)?;
-                if let Some(found) = bytes.and_then(|bytes| decode_snapshot(bytes, now)) {
-                    (from, producers) = (*at, found);
-                    break;
-                }
+            let path = FileKind::Snapshot.path(&self.directory, oldest);
+            let bytes = read_file(self.files.as_ref(), &path)?;
+            if let Some(found) = bytes.and_then(|bytes| decode_snapshot(bytes, now)) {
+                producers = found;
             }
         }
         self.for_each_header(from, |batch| producers.note(&batch.header, now))?;

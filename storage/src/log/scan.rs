@@ -303,7 +303,9 @@ impl Scan<'_> {
         match self.epochs.at(base_offset) {
             Some(known) if epoch < known => false,
             Some(known) if epoch == known => true,
-            _ if self.source == Some(Source::Protected) => false,
+            // Below the log start, epochs are forgotten.
+            None if self.source == Some(Source::Protected) => true,
+            Some(_) if self.source == Some(Source::Protected) => false,
             _ => {
                 self.epochs.assign(epoch, base_offset);
                 true

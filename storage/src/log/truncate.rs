@@ -6,8 +6,16 @@
 use strandline_protocol::{Offset, Timestamp};
 
 use super::{
-    Log, active::Active, listing::Listing, producer_snapshot::RECOVERY_FILE, producers::Producers,
-    remove_if_there, retention::rename_away, segment::Segment, units::FileKind,
+    Log,
+    active::Active,
+    listing::Listing,
+    producer_snapshot::{RECOVERY_FILE, encode_snapshot},
+    producers::Producers,
+    remove_if_there,
+    retention::rename_away,
+    segment::Segment,
+    state_file::replace_hint,
+    units::FileKind,
 };
 use crate::error::StorageError;
 
@@ -16,8 +24,10 @@ impl Log {
     /// returns where it ends. What was cut is gone durably when this returns, its epochs and
     /// producers' batches too. For a replica that diverged from its leader.
     ///
-    /// The recovery point that the data directory has on disk must not be above `offset`: lower it
-    /// durably before.
+    /// The recovery point that the data directory has on disk must not be above what this returns,
+    /// or the next start takes what was cut for damage: lower it durably before, to `offset` if a
+    /// batch begins there, else to the log start. No [`super::CheckpointJob`] may be running: it
+    /// would write down producers that are cut.
     ///
     /// # Errors
     /// If the disk fails.
@@ -53,7 +63,13 @@ impl Log {
         }
         files.sync_directory(&self.directory)?;
         self.producers = Producers::default();
-        self.restore_producers(&listing, None, now)?;
+        self.restore_producers(None, now)?;
+        let snapshot = FileKind::Snapshot.path(&self.directory, end);
+        replace_hint(
+            self.files.as_ref(),
+            &snapshot,
+            &encode_snapshot(&self.producers),
+        )?;
         self.active = Some(Active::create(
             self.files.as_ref(),
             &self.directory,

@@ -9,6 +9,7 @@ use strandline_protocol::{
     batch::{BatchBuilder, BatchView, Codec, NewRecord, ProducerStamp, split_batches},
 };
 use strandline_storage::{
+    StorageError,
     fs::{CacheLimits, FileSystem, mapped::MappedFileSystem},
     log::{
         AppendError, Appended, Log, LogConfig, ReadError, RecoveryHint, RecoveryReport, Shutdown,
@@ -87,6 +88,11 @@ impl Rig {
 
     /// Opens the log, and tells what was found.
     pub fn open_reported(&self) -> (Log, RecoveryReport) {
+        self.try_open().unwrap()
+    }
+
+    /// Opens the log, unless the disk fails.
+    pub fn try_open(&self) -> Result<(Log, RecoveryReport), StorageError> {
         Log::open(
             Arc::clone(&self.files),
             &self.directory,
@@ -95,7 +101,6 @@ impl Rig {
             self.hint,
             NOW,
         )
-        .unwrap()
     }
 
     /// Closes the log as a broker that shuts down does.
