@@ -138,3 +138,34 @@ fn each_of_the_last_five_batches_is_recognised_after_roll_restart_and_kill() {
     let mut log = rig.open();
     check(&mut log);
 }
+
+#[test]
+fn a_restart_scans_what_was_written_since_the_checkpoint() {
+    let mut rig = Rig::mapped();
+    rig.config = strandline_storage::log::LogConfig::default();
+    let mut log = rig.open();
+    fill(&mut log, 3_000);
+    log.flush().unwrap();
+    let point = log.checkpoint_job(common::NOW).unwrap().run().unwrap();
+    let before = log.bytes();
+    fill(&mut log, 3_030);
+    let since = log.bytes() - before;
+    rig.kill(log, point);
+    let (log, report) = rig.open_reported();
+    assert_eq!((log.end(), report.bytes_scanned), (Offset(3_030), since));
+    assert_eq!(read_all(&log, Offset(0), 1 << 20).unwrap().len(), 3_030);
+}
+
+#[test]
+fn idle_logs_have_no_files_and_a_clean_close_leaves_no_allocation() {
+    let mut rig = Rig::mapped();
+    let log = rig.open();
+    rig.close(log);
+    assert!(!rig.directory.exists());
+    let mut log = rig.open();
+    fill(&mut log, 10);
+    let bytes = log.bytes();
+    rig.close(log);
+    let path = rig.directory.join("00000000000000000000.log");
+    assert_eq!(std::fs::metadata(path).unwrap().len(), bytes);
+}

@@ -318,8 +318,8 @@ impl Model {
             self.start
         );
         self.batches.retain(|batch| batch.end() <= end);
-        assert_eq!(self.end().max(start), end, "it ends inside of a batch");
         self.start = (start, start);
+        assert_eq!(self.end(), end, "it ends inside of a batch");
         self.durable = log.durable().0;
         assert_eq!(self.durable, end);
         self.log = Some(log);

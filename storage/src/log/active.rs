@@ -211,11 +211,17 @@ impl Active {
         files: &dyn FileSystem,
         directory: &Path,
     ) -> Result<[Arc<dyn File>; 2], FsError> {
-        let offsets = FileKind::Index.path(directory, self.base);
-        let times = FileKind::TimeIndex.path(directory, self.base);
+        let write = |kind: FileKind, bytes: &[u8]| -> Result<Arc<dyn File>, FsError> {
+            let file = extend_file(files, &kind.path(directory, self.base), 0, bytes)?;
+            if file.size() > to_u64(bytes.len()) {
+                // Entries of batches that a crash took.
+                file.truncate(to_u64(bytes.len()))?;
+            }
+            Ok(file)
+        };
         Ok([
-            extend_file(files, &offsets, 0, self.indexes.offsets())?,
-            extend_file(files, &times, 0, self.indexes.times())?,
+            write(FileKind::Index, self.indexes.offsets())?,
+            write(FileKind::TimeIndex, self.indexes.times())?,
         ])
     }
 
