@@ -9,28 +9,40 @@
 
 mod connections;
 mod data_path;
+mod faults;
 mod lifecycle;
 mod peer;
 mod topics;
 
 use std::{path::Path, time::Duration};
 
-use strandline_broker::{server::Server, settings::Settings};
+use strandline_broker::{
+    server::Server,
+    settings::{Inputs, Settings},
+};
 
 /// How long a test waits for something that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Settings for a broker on `data` with free ports.
 fn settings(data: &Path, more: &[(&str, &str)]) -> Settings {
-    let data = data.to_str().unwrap();
-    let mut values = vec![
-        ("data", data),
+    let mut inputs = Inputs::default();
+    inputs.flag("data", [data.to_str().unwrap()]);
+    for (key, value) in [
         ("listen", "127.0.0.1:0"),
         ("http", "off"),
         ("shutdown_timeout", "5s"),
-    ];
-    values.extend_from_slice(more);
-    Settings::with(&values).unwrap()
+    ] {
+        inputs.flag(key, [value]);
+    }
+    for (key, value) in more {
+        if *key == "data" {
+            inputs.flag(key, value.split(','));
+        } else {
+            inputs.flag(key, [*value]);
+        }
+    }
+    Settings::resolve(&inputs).unwrap()
 }
 
 /// A running broker.

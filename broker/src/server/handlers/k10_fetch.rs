@@ -10,7 +10,7 @@ use strandline_protocol::{
     ApiKey, Offset, TopicPartition,
     messages::{Failure, FetchPartition, FetchRequest, FetchResponse, FetchedPartition},
 };
-use strandline_storage::log::{ColdRange, ReadError};
+use strandline_storage::log::{ColdRange, Fetched, ReadError};
 use tokio::time::Instant;
 
 use super::{Handled, Request, check_entries};
@@ -259,30 +259,13 @@ impl Gathered {
         let enough = left / 2;
         let mut offset = wanted.fetch_offset;
         let mut taken = 0_usize;
-        for piece in 0..PIECES_PER_PARTITION {
-            let read = partition.read(offset, left, wanted.current_leader_epoch, look, None)?;
-            let read = match read {
-                Ok(read) => read,
-                Err(cold) => {
-                    self.cold.push(cold);
-                    break;
-                }
-            };
-            answer.log_start_offset = read.log_start_offset;
-            answer.high_watermark = read.high_watermark;
-            if piece == 0 {
-                self.from.push((partition.id(), read.visible));
-            }
-            let Some(fetched) = read.fetched else { break };
-            let fetched = match fetched.check() {
-                Ok(()) => fetched,
-                Err(error) => {
-                    let good = good_part(partition, offset, left, wanted, error)?;
-                    match good {
-                        Some(good) => good,
-                        None => break,
-                    }
-                }
+        for _ in 0..PIECES_PER_PARTITION {
+            let fetched = match self.piece(partition, wanted, offset, left, look, answer) {
+                Ok(Some(fetched)) => fetched,
+                Ok(None) => break,
+                // What is good goes out first; who reads on from there meets the failure.
+                Err(_) if taken > 0 => break,
+                Err(failure) => return Err(failure),
             };
             let bytes = fetched.bytes.len();
             // The first batch of an answer comes whole, whatever its size; no other one may exceed.
@@ -308,16 +291,53 @@ impl Gathered {
         answer.bytes = u32::try_from(taken).unwrap_or(u32::MAX);
         Ok(())
     }
+
+    /// The next batches of a partition from `offset` on, checked; none if there is nothing to read
+    /// now, or it is not in memory.
+    fn piece(
+        &mut self,
+        partition: &Partition,
+        wanted: &FetchPartition,
+        offset: Offset,
+        bytes_max: usize,
+        look: Look,
+        answer: &mut FetchedPartition,
+    ) -> Result<Option<Fetched>, ReadFailure> {
+        let epoch = wanted.current_leader_epoch;
+        let read = match partition.read(offset, bytes_max, epoch, look, None)? {
+            Ok(read) => read,
+            Err(cold) => {
+                self.cold.push(cold);
+                return Ok(None);
+            }
+        };
+        if answer.high_watermark < Offset::ZERO {
+            // Of the first look: what becomes visible after it is worth waking up for.
+            self.from.push((partition.id(), read.visible));
+        }
+        answer.log_start_offset = read.log_start_offset;
+        answer.high_watermark = read.high_watermark;
+        let Some(fetched) = read.fetched else {
+            return Ok(None);
+        };
+        match fetched.check() {
+            Ok(()) => Ok(Some(fetched)),
+            Err(error) => good_part(partition, offset, bytes_max, wanted, error).map(Some),
+        }
+    }
 }
 
-/// What can be served in front of a damaged batch; none of it if the first one is damaged.
+/// What can be served in front of a damaged batch.
+///
+/// # Errors
+/// If the first one is damaged.
 fn good_part(
     partition: &Partition,
     from: Offset,
     bytes_max: usize,
     wanted: &FetchPartition,
     error: ReadError,
-) -> Result<Option<strandline_storage::log::Fetched>, ReadFailure> {
+) -> Result<Fetched, ReadFailure> {
     let bad = match &error {
         ReadError::Corrupt { offset, .. } => *offset,
         _ => return Err(partition.read_error(error)),
@@ -331,7 +351,7 @@ fn good_part(
         return Err(partition.read_error(error));
     };
     match fetched.check() {
-        Ok(()) => Ok(Some(fetched)),
+        Ok(()) => Ok(fetched),
         Err(error) => Err(partition.read_error(error)),
     }
 }
