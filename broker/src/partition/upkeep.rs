@@ -62,10 +62,15 @@ impl Upkeep {
         let mut retention = every(self.retention_interval);
         let mut space = every(SPACE_INTERVAL);
         let mut slow = every(SLOW_INTERVAL);
+        let mut metadata_failure = self.metadata.failure();
         loop {
             tokio::select! {
                 biased;
                 () = self.stopping.cancelled() => return,
+                Ok(()) = metadata_failure.changed() => {
+                    let reason = metadata_failure.borrow_and_update().clone();
+                    self.metadata_failed(&reason.unwrap_or_default());
+                }
                 Some(directory) = self.failures.recv() => self.failed(directory),
                 _ = checkpoints.tick() => self.checkpoint().await,
                 _ = retention.tick() => self.retain().await,
@@ -75,6 +80,14 @@ impl Upkeep {
                     directory.look_after_space();
                 }).await,
             }
+        }
+    }
+
+    /// The metadata log lies in the first directory, whose disk cannot be trusted any more.
+    fn metadata_failed(&self, reason: &str) {
+        if let Some(first) = self.directories.first() {
+            first.data().fail(&reason);
+            self.failed(first.id());
         }
     }
 

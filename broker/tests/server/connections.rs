@@ -210,3 +210,22 @@ async fn large_frames_share_the_memory() {
     assert_eq!(unknown.failure.error, ErrorCode::UNKNOWN_TOPIC_ID);
     server.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_frame_does_not_hold_memory_for_ever() {
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path(), &[("limits.write_timeout", "1s")]).await;
+    let mut stuck = Peer::connect(&server).await;
+    let header = strandline_protocol::frame::FrameHeader::encode(
+        9,
+        0,
+        Flags::REQUEST,
+        ErrorCode::NONE,
+        strandline_protocol::CorrelationId(0),
+        b"",
+        1 << 20,
+    );
+    stuck.stream.write_all(&header).await.unwrap();
+    assert!(stuck.receive().await.is_none());
+    server.shutdown().await.unwrap();
+}

@@ -135,3 +135,29 @@ async fn who_watches_is_told() {
     assert_eq!(page.brokers[0].port, server.native_addr().port());
     server.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_moves_the_start() {
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path(), &[("storage.retention_interval", "20ms")]).await;
+    let mut peer = Peer::connect(&server).await;
+    let configs = [("segment.bytes", "1024"), ("retention.bytes", "2048")];
+    let topic = peer.create("t", 1, &configs).await;
+    let value = "x".repeat(200);
+    for _ in 0..50 {
+        peer.produce_values(topic, &[&value]).await;
+    }
+    crate::until("old segments go", async || {
+        peer.fetch(topic, 49, 0, 0).await.0.log_start_offset.0 > 30
+    })
+    .await;
+    let (gone, _) = peer.fetch(topic, 0, 0, 0).await;
+    assert_eq!(gone.failure.error, ErrorCode::OFFSET_OUT_OF_RANGE);
+    let start_offset = peer.fetch(topic, 49, 0, 0).await.0.log_start_offset.0;
+    server.shutdown().await.unwrap();
+    let server = start(data.path(), &[]).await;
+    let mut peer = Peer::connect(&server).await;
+    let kept = peer.values(topic, start_offset).await;
+    assert_eq!(i64::try_from(kept.len()).unwrap(), 50 - start_offset);
+    server.shutdown().await.unwrap();
+}

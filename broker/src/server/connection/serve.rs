@@ -312,6 +312,12 @@ impl Connection {
     fn idle_deadline(&self) -> Instant {
         match self.phase {
             Phase::New => self.last_read + HELLO_TIMEOUT.min(self.broker.limits.idle_timeout),
+            // Half a frame holds memory that others wait for: it has to go on.
+            Phase::Open(_)
+                if self.has_room() && self.memory.is_none() && !self.receive.is_empty() =>
+            {
+                self.last_read + self.broker.limits.write_timeout
+            }
             Phase::Open(_) if self.parked.is_empty() => {
                 self.last_read + self.broker.limits.idle_timeout
             }
@@ -319,11 +325,15 @@ impl Connection {
         }
     }
 
+    /// Whether one more request may be handled.
+    fn has_room(&self) -> bool {
+        self.parked.len() < self.broker.limits.requests_in_flight_max
+            && self.outbox.queued_bytes() < OUTBOX_BYTES_MAX
+    }
+
     /// Handles what has arrived, and reads more.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<Progress, End> {
-        let room = self.parked.len() < self.broker.limits.requests_in_flight_max
-            && self.outbox.queued_bytes() < OUTBOX_BYTES_MAX;
-        if self.phase == Phase::Draining || !room {
+        if self.phase == Phase::Draining || !self.has_room() {
             return Ok(Progress::None);
         }
         match self.receive.front().map_err(End::Protocol)? {
