@@ -310,16 +310,14 @@ mod tests {
     #[test]
     fn keys_end_at_the_first_separator() {
         let finder = memmem::Finder::new("::");
-        let cases: [(&[u8], Option<&[u8]>, &[u8]); 5] = [
-            (b"a::b", Some(b"a"), b"b"),
-            (b"a::b::c", Some(b"a"), b"b::c"),
-            (b"::b", Some(b""), b"b"),
-            (b"a::", Some(b"a"), b""),
-            (b"a:b", None, b"a:b"),
-        ];
-        for (line, key, value) in cases {
+        let check = |line: &[u8], key: Option<&[u8]>, value: &[u8]| {
             assert_eq!(split(line, Some(&finder)), (key, value));
-        }
+        };
+        check(b"a::b", Some(b"a"), b"b");
+        check(b"a::b::c", Some(b"a"), b"b::c");
+        check(b"::b", Some(b""), b"b");
+        check(b"a::", Some(b"a"), b"");
+        check(b"a:b", None, b"a:b");
         assert_eq!(split(b"a::b", None), (None, &b"a::b"[..]));
     }
 
