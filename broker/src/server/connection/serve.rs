@@ -39,6 +39,10 @@ use crate::{
 /// How much may wait to be written before no more requests are handled, in bytes.
 pub(super) const OUTBOX_BYTES_MAX: usize = 8 << 20;
 
+/// After how many bytes of requests answers leave although there is more to handle: small requests
+/// share a write, and whoever sends large ones hears of the first while the next is on its way.
+const ANSWER_AFTER_BYTES: usize = 128 << 10;
+
 /// How long a new connection may take to say `Hello`.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,6 +61,8 @@ pub struct Connection {
     pub(super) parked: Parked<Waiting>,
     pub(super) events: UnboundedReceiver<Event>,
     pub(super) own_events: Events,
+    /// Bytes of requests that were handled since answers were last written.
+    handled_bytes: usize,
     pub(super) memory: Option<Ticket>,
     pub(super) watch: Option<Watch>,
     /// Answers that are not written yet: where they end, and when they were queued.
@@ -126,6 +132,7 @@ impl Connection {
             parked: Parked::default(),
             events,
             own_events,
+            handled_bytes: 0,
             memory: None,
             watch: None,
             unsent: VecDeque::new(),
@@ -188,8 +195,13 @@ impl Connection {
             if self.poll_events(context) == Progress::Some
                 || self.poll_requests(context)? == Progress::Some
             {
+                if self.handled_bytes >= ANSWER_AFTER_BYTES {
+                    self.handled_bytes = 0;
+                    self.poll_write(context)?;
+                }
                 continue;
             }
+            self.handled_bytes = 0;
             if self.poll_write(context)? == Progress::Some {
                 continue;
             }
@@ -339,6 +351,7 @@ impl Connection {
         match self.receive.front().map_err(End::Protocol)? {
             Front::Frame(header) => {
                 self.request(&header);
+                self.handled_bytes = self.handled_bytes.saturating_add(header.body_bytes);
                 self.receive.consume();
                 Ok(Progress::Some)
             }
