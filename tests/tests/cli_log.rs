@@ -1,0 +1,111 @@
+//! `strandline log` over the files of a stopped broker: dump, verify, repair.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use strandline_tests::{BrokerSetup, strandline_binary};
+
+fn run(words: &[&str]) -> Output {
+    Command::new(strandline_binary())
+        .args(words)
+        .output()
+        .unwrap()
+}
+
+fn strandline(bootstrap: &str, words: &str) -> Vec<u8> {
+    let words: Vec<&str> = words.split(' ').chain(["--bootstrap", bootstrap]).collect();
+    let output = run(&words);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+#[test]
+fn a_damaged_log_is_found_repaired_and_served_around_what_was_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let setup = BrokerSetup::on(&data);
+    let broker = setup.start();
+    strandline(&broker.address(), "topic create t");
+    for line in ["first", "second", "third"] {
+        let file = directory.path().join(line);
+        fs::write(&file, format!("{line}\n")).unwrap();
+        strandline(
+            &broker.address(),
+            &format!("produce t --file {}", file.display()),
+        );
+    }
+    let partition = data.join("t-0");
+    let partition = partition.to_str().unwrap();
+    let busy = run(&["log", "verify", partition]);
+    assert_eq!(busy.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("a broker is at work"));
+    broker.stop();
+
+    assert!(run(&["log", "verify", partition]).status.success());
+    let dump = run(&["log", "dump", partition, "--output", "json"]);
+    let dump: serde_json::Value = serde_json::from_slice(&dump.stdout).unwrap();
+    let batches: Vec<&serde_json::Value> = dump
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|item| item["kind"] == "batch")
+        .collect();
+    assert_eq!(batches.len(), 3, "{dump}");
+
+    let segment = format!("{partition}/00000000000000000000.log");
+    let mut bytes = fs::read(&segment).unwrap();
+    let last_byte = batches[2]["position"].as_u64().unwrap() as usize - 1;
+    bytes[last_byte] ^= 0xff;
+    fs::write(&segment, &bytes).unwrap();
+    let damaged = run(&["log", "verify", partition]);
+    assert_eq!(damaged.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&damaged.stderr).into_owned();
+    assert!(
+        error.contains("damaged") && error.contains("strandline log repair"),
+        "{error}"
+    );
+
+    assert!(run(&["log", "repair", partition]).status.success());
+    assert_eq!(
+        fs::read(&segment).unwrap(),
+        bytes,
+        "a dry run changes nothing"
+    );
+    assert!(
+        run(&["log", "repair", partition, "--execute"])
+            .status
+            .success()
+    );
+    let kept = fs::read_dir(partition).unwrap().any(|entry| {
+        let name = entry.unwrap().file_name();
+        name.to_string_lossy().ends_with(".removed")
+    });
+    assert!(kept, "what was taken out is kept");
+    let broker = setup.start();
+    let address = broker.address();
+    // What is lost is never passed over silently.
+    let whole = run(&["consume", "t", "--exit-at-end", "--bootstrap", &address]);
+    assert_eq!(whole.status.code(), Some(1));
+    assert_eq!(whole.stdout, b"first\n");
+    let error = String::from_utf8_lossy(&whole.stderr).into_owned();
+    assert!(error.contains("damaged at offset 1"), "{error}");
+    assert!(error.contains("go on at offset 2"), "{error}");
+    assert_eq!(
+        strandline(&address, "consume t --from 2 --exit-at-end"),
+        b"third\n"
+    );
+}
