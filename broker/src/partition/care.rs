@@ -29,8 +29,8 @@ impl Partition {
         self.perform(effects);
     }
 
-    /// Syncs what was appended, and tells who waited for that. Blocks for as long as the disk takes.
-    /// Called by whoever took the partition out of its directory's queue.
+    /// Syncs what was appended, and tells who waited for that. Blocks for as long as the disk
+    /// takes. Called by whoever took the partition out of its directory's queue.
     pub fn flush(self: &Arc<Self>) {
         if let Some(reason) = self.directory.data().failure() {
             // An fsync that works now would not bring back what one that failed has lost.
@@ -124,7 +124,8 @@ impl Partition {
         self.finish(removed);
     }
 
-    /// Writes down what makes the next start quick. Blocks for as long as the disk takes; one at a time per partition.
+    /// Writes down what makes the next start quick. Blocks for as long as the disk takes; one at a
+    /// time per partition.
     pub fn checkpoint(&self, now: Timestamp) {
         let job = {
             let mut inner = self.inner.lock();

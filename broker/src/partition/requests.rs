@@ -103,7 +103,8 @@ impl Partition {
         Ok(Ok(read))
     }
 
-    /// What a failed read or check is answered with; takes the directory offline if the disk failed.
+    /// What a failed read or check is answered with; takes the directory offline if its
+    /// disk failed.
     pub fn read_error(&self, error: ReadError) -> ReadFailure {
         if let ReadError::Storage(error) = &error {
             self.directory.fail(error);

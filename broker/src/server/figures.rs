@@ -42,7 +42,8 @@ pub(super) fn collect_figures(broker: &Arc<Broker>, memory_bytes: u64) {
     });
 }
 
-/// The one line of a start: where clients connect, where the data is, what an acknowledgement means.
+/// The one line of a start: where clients connect, where the data is, what an acknowledgement
+/// means.
 pub(super) fn say_started(
     broker: &Broker,
     settings: &Settings,

@@ -110,8 +110,9 @@ impl Server {
         &self.readiness
     }
 
-    /// Stops in order: takes no more requests, answers those in flight, flushes and closes every log,
-    /// and leaves the clean-shutdown mark. Not cancel safe: dropped half-way, the next start recovers.
+    /// Stops in order: takes no more requests, answers those in flight, flushes and closes every
+    /// log, and leaves the clean-shutdown mark. Not cancel safe: dropped half-way, the next start
+    /// recovers.
     ///
     /// # Errors
     /// If a data directory could not be closed cleanly; everything that can be closed is.

@@ -1,8 +1,8 @@
 //! Starting, in the order in which nothing can be lost and mistakes show at once.
 //!
-//! Addresses are bound first, so that one that is taken is noticed before a disk is touched; they are
-//! served last. Before the first append a data directory has durably lost its clean-shutdown mark and
-//! has entered this run, and the broker has registered, so that it never leads under an old epoch.
+//! Addresses are bound first, so that one that is taken is noticed before a disk is touched; they
+//! are served last. Before the first append a data directory has durably lost its clean-shutdown
+//! mark and has entered this run, and the broker has registered, so that it never leads under an old epoch.
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -328,7 +328,8 @@ fn purge(threads: Threads, retired: Vec<(Arc<Directory>, PathBuf)>) {
         let work = move || {
             for (directory, path) in retired {
                 if let Err(error) = directory.data().purge(&path) {
-                    tracing::warn!(path = %path.display(), "cannot remove a deleted partition: {error}");
+                    let path = path.display();
+                    tracing::warn!(%path, "cannot remove a deleted partition: {error}");
                 }
             }
         };

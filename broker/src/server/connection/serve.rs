@@ -164,7 +164,7 @@ impl Connection {
             }
             End::Slow => {
                 native.refused(Refusal::Slow);
-                tracing::warn!(%peer, client, "connection closed: the peer does not read its answers");
+                tracing::warn!(%peer, client, "connection closed: the peer does not read");
             }
         }
         self.let_go();
