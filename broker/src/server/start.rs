@@ -2,7 +2,8 @@
 //!
 //! Addresses are bound first, so that one that is taken is noticed before a disk is touched; they
 //! are served last. Before the first append a data directory has durably lost its clean-shutdown
-//! mark and has entered this run, and the broker has registered, so that it never leads under an old epoch.
+//! mark and has entered this run, and the broker has registered, so that it never leads under an
+//! old epoch.
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::PathBuf, sync::Arc};
 
