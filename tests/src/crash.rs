@@ -16,7 +16,10 @@ use anyhow::Context as _;
 use strandline_client::{
     Client, ClientError, ClientOptions, Consumer, ConsumerOptions, Delivery, NewRecord, Producer,
     ProducerOptions, StartAt,
-    protocol::{ErrorClass, PartitionId, messages::NewTopic},
+    protocol::{
+        ErrorClass, PartitionId,
+        messages::{NewTopic, OffsetQuery},
+    },
 };
 
 use crate::{
@@ -223,8 +226,15 @@ async fn read_all(client: &Client, partition: i32) -> anyhow::Result<Vec<(i64, O
     consumer
         .assign(&[(TOPIC, PartitionId(partition), StartAt::Beginning)])
         .await?;
-    let ends = consumer.end_offsets().await?;
-    let end = ends.first().context("the partition is assigned")?.offset.0;
+    let ends = client
+        .admin()
+        .list_offsets(TOPIC, OffsetQuery::Latest)
+        .await?;
+    let end = ends.iter().find(|end| end.partition.0 == partition);
+    let end = end
+        .and_then(|end| end.offset)
+        .context("the partition has an end")?
+        .0;
     let mut records = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(120);
     while records.last().map_or(0, |(offset, _)| offset + 1) < end {
