@@ -108,7 +108,7 @@ pub async fn make_traffic(broker: &str, topic: &str, records: u32) -> anyhow::Re
         let record = NewRecord::to(topic)
             .partition(partition)
             .value(value.as_bytes());
-        producer.send(record).await?;
+        let _decided_at_flush = producer.send(record).await?;
     }
     producer.close().await?;
 

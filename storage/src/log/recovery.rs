@@ -30,8 +30,8 @@ use crate::{error::StorageError, fs::FileSystem};
 pub struct RecoveryHint {
     /// From `recovery-point-offset-checkpoint`; 0 if it is not there.
     pub recovery_point: Offset,
-    /// From `log-start-offset-checkpoint`; 0 if it is not there. Counts only where `partition.state`
-    /// does not tell.
+    /// From `log-start-offset-checkpoint`; 0 if it is not there. Counts only where
+    /// `partition.state` does not tell.
     pub log_start: Offset,
     /// How the process before ended.
     pub shutdown: Shutdown,
@@ -206,8 +206,8 @@ impl Log {
     }
 
     /// The producers as of the log end: from our file and the headers behind it. Without it, from
-    /// all headers, as Kafka's snapshots hold only one batch of the five; the oldest segment's tells
-    /// what was before.
+    /// all headers, as Kafka's snapshots hold only one batch of the five; the oldest segment's
+    /// tells what was before.
     pub(super) fn restore_producers(
         &mut self,
         resume: Option<RecoveryState>,

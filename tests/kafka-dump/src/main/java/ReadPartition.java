@@ -16,7 +16,7 @@ import org.apache.kafka.storage.internals.log.LogDirFailureChannel;
  */
 public final class ReadPartition {
     private static final Pattern COMPLAINT = Pattern.compile(
-        "Mismatches in|Non-consecutive|isvalid: false|Found timestamp mismatch|out of order|"
+        "Mismatches in|Non-consecutive|isvalid: false|timestamp mismatch|Mismatches|out of order|"
             + "bytes at the end of|invalid bytes|Index timestamp|could not be|Exception|sanity|corrupt",
         Pattern.CASE_INSENSITIVE);
 
@@ -26,6 +26,11 @@ public final class ReadPartition {
         long entries = 0;
         int files = 0;
         PrintStream out = System.out;
+        // Scala's console keeps the first standard output that it sees, so that one is set for good.
+        ByteArrayOutputStream captured = new ByteArrayOutputStream();
+        PrintStream capture = new PrintStream(captured, true, StandardCharsets.UTF_8);
+        System.setOut(capture);
+        System.setErr(capture);
         for (String directory : directories) {
             for (File file : sorted(new File(directory))) {
                 String name = file.getName();
@@ -46,15 +51,12 @@ public final class ReadPartition {
                     runs.add(new String[] {"--files", file.getPath()});
                 }
                 for (String[] run : runs) {
-                    ByteArrayOutputStream captured = new ByteArrayOutputStream();
-                    System.setOut(new PrintStream(captured, true, StandardCharsets.UTF_8));
+                    captured.reset();
                     String trouble = null;
                     try {
                         kafka.tools.DumpLogSegments.main(run);
                     } catch (Throwable thrown) {
                         trouble = thrown.toString();
-                    } finally {
-                        System.setOut(out);
                     }
                     String[] lines = captured.toString(StandardCharsets.UTF_8).split("\n");
                     for (String line : lines) {
@@ -73,7 +75,7 @@ public final class ReadPartition {
         }
         out.printf("%d files, %d batches, %d index entries read; %d complaints%n",
             files, batches, entries, complaints);
-        System.exit(complaints == 0 && files > 0 ? 0 : 1);
+        System.exit(complaints == 0 && batches > 0 && entries > 0 ? 0 : 1);
     }
 
     private static File[] sorted(File directory) {
