@@ -44,7 +44,7 @@ pub fn strandline_binary() -> &'static Path {
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned()))
-            .last();
+            .next_back();
         PathBuf::from(executable.expect("cargo names the executable"))
     })
 }

@@ -132,7 +132,7 @@ pub async fn run(
         task.await.expect("a producer's task")?;
     }
 
-    let history = history.lock().expect("the history");
+    let history = std::mem::take(&mut *history.lock().expect("the history"));
     let mut violations = Vec::new();
     let mut found = 0;
     for partition in 0..campaign.partitions {
