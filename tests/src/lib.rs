@@ -12,5 +12,7 @@ pub mod broker;
 pub mod crash;
 pub mod history;
 pub mod scrape;
+#[cfg(strandline_sim)]
+pub mod simulation;
 
 pub use broker::{Broker, BrokerSetup, free_port, http_get, strandline_binary, wait_until};

@@ -108,6 +108,13 @@ impl SimulatedDisk {
         self.state.lock().changes()
     }
 
+    /// Whether it went off: at the point that [`SimulatedDisk::crash_after`] named, or because this
+    /// machine was started again since.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.state.lock().is_off()
+    }
+
     /// Adds a fault.
     pub fn inject(&self, fault: Fault) {
         self.state.lock().inject(fault);

@@ -98,6 +98,10 @@ impl State {
         self.is_off = true;
     }
 
+    pub(super) const fn is_off(&self) -> bool {
+        self.is_off
+    }
+
     pub(super) fn inject(&mut self, fault: Fault) {
         self.faults.push(fault);
     }

@@ -1,0 +1,130 @@
+//! The broker and its clients in one deterministic simulation: what was acknowledged is there,
+//! whatever fails, and the same seed gives the same trace.
+//!
+//! `SEED=7` runs one seed, `SEEDS=100` so many from the first on. Built with
+//! `RUSTFLAGS="--cfg strandline_sim --cfg tokio_unstable"`; without it there is nothing here.
+
+#![cfg(strandline_sim)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+use std::{fs, ops::Range, path::PathBuf, process::Command, time::Instant};
+
+use strandline_tests::simulation::{Findings, Plan, run};
+
+/// How many seeds an ordinary run takes.
+const SEEDS: u64 = 6;
+
+/// Tells a run of this test in a process of its own where to write its trace.
+const TRACE_TO: &str = "SIMULATION_TRACE_TO";
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect("a number"))
+}
+
+fn seeds() -> Range<u64> {
+    match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 1..number("SEEDS").unwrap_or(SEEDS) + 1,
+    }
+}
+
+fn trace_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("simulation-{name}.trace"))
+}
+
+fn report(seed: u64, findings: &Findings, started: Instant) {
+    let Findings {
+        records: (acknowledged, unknown, refused),
+        found,
+        consumed,
+        damage,
+        starts,
+        lasted,
+        ..
+    } = findings;
+    println!(
+        "SEED={seed}: {acknowledged} acknowledged, {unknown} unknown, {refused} refused, {found} \
+         found, {consumed} consumed; {starts} starts, {damage:?}; {:.1} s took {:.1} s, {} \
+         network events",
+        lasted.as_secs_f64(),
+        started.elapsed().as_secs_f64(),
+        findings.trace.network_events(),
+    );
+}
+
+#[test]
+fn what_was_acknowledged_survives_whatever_fails() {
+    for seed in seeds() {
+        println!("SEED={seed}");
+        let started = Instant::now();
+        let findings = run(Plan::of(seed));
+        report(seed, &findings, started);
+        if !findings.violations.is_empty() {
+            let path = trace_path(&seed.to_string());
+            fs::write(&path, findings.trace.text()).unwrap();
+            let first: Vec<_> = findings.violations.iter().take(10).collect();
+            panic!(
+                "SEED={seed}: {} violations, the first are {first:#?}; the trace is in {}",
+                findings.violations.len(),
+                path.display(),
+            );
+        }
+        assert!(findings.records.0 > 0, "nothing was acknowledged");
+        assert!(findings.damage.power_cuts > 0, "nothing went wrong");
+    }
+}
+
+/// Runs in two processes, as much that could differ does not differ within one.
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let seed = number("SEED").unwrap_or(1);
+    println!("SEED={seed}");
+    let text = run(Plan::of(seed)).trace.text();
+    if let Some(path) = std::env::var_os(TRACE_TO) {
+        return fs::write(path, text).unwrap();
+    }
+    let path = trace_path("other-process");
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_same_seed_gives_the_same_trace"])
+        .env(TRACE_TO, &path)
+        .env("SEED", seed.to_string())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let other = fs::read_to_string(&path).unwrap();
+    let differs = text.lines().zip(other.lines()).position(|(a, b)| a != b);
+    if let Some(line) = differs {
+        let here = trace_path("this-process");
+        fs::write(&here, &text).unwrap();
+        panic!(
+            "SEED={seed}: the traces differ from line {} on: {} and {}",
+            line + 1,
+            here.display(),
+            path.display(),
+        );
+    }
+    assert_eq!(text.len(), other.len(), "one trace is longer");
+    println!("SEED={seed}: two traces of {} lines", text.lines().count());
+    let another = run(Plan::of(seed + 1)).trace.text();
+    assert_ne!(text, another, "the seed changes nothing");
+}
+
+/// With `flush=async` a power cut may take what was acknowledged: if the simulation did not notice
+/// that, it would notice nothing.
+#[test]
+fn what_is_lost_is_noticed() {
+    let plan = |seed| Plan {
+        flush: "async",
+        ..Plan::of(seed)
+    };
+    let is_loss = |violation: &String| violation.ends_with("is lost");
+    let noticed = (1..=4).any(|seed| run(plan(seed)).violations.iter().any(is_loss));
+    assert!(noticed, "four runs without `flush=ack` have lost nothing");
+}
