@@ -10,14 +10,17 @@ use turmoil::Sim;
 
 use super::{BROKER, machine::Machine, random::Random, trace::Trace};
 
+/// How long a broker may take to stop in order: connections are cut after 2 s.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
 /// How the machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Up,
     /// Its power goes when its disk says so, or at that time at the latest.
     Doomed(Duration),
-    /// The broker was asked to stop in order.
-    Stopping,
+    /// The broker was asked to stop in order, and has until then.
+    Stopping(Duration),
     /// It comes back at that time.
     Down(Duration),
 }
@@ -56,6 +59,7 @@ pub(super) struct Faults {
     clients: Vec<String>,
     trace: Trace,
     pub(super) damage: Damage,
+    pub(super) violations: Vec<String>,
 }
 
 impl Faults {
@@ -68,6 +72,7 @@ impl Faults {
             clients,
             trace,
             damage: Damage::default(),
+            violations: Vec::new(),
         }
     }
 
@@ -113,9 +118,13 @@ impl Faults {
                     self.cut_power(sim, machine, now);
                 }
             }
-            State::Stopping => {
+            State::Stopping(until) => {
                 if !sim.is_host_running(BROKER) {
                     self.damage.stops += 1;
+                    self.cut_power(sim, machine, now);
+                } else if now >= until {
+                    self.violations
+                        .push(format!("the broker does not stop within {STOP_WITHIN:?}"));
                     self.cut_power(sim, machine, now);
                 }
             }
@@ -146,7 +155,7 @@ impl Faults {
             7 => {
                 self.trace.note("machine", "the broker is to stop");
                 machine.ask_to_stop();
-                self.state = State::Stopping;
+                self.state = State::Stopping(now + STOP_WITHIN);
             }
             8 => {
                 self.trace.note("machine", "a sync fails");

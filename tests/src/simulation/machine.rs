@@ -52,6 +52,7 @@ impl Machine {
         self.changes_before.set(self.changes());
         let disk = left(&self.disk.borrow());
         self.disk.replace(disk);
+        self.stop.take();
         self.fails.set(false);
     }
 
@@ -61,8 +62,7 @@ impl Machine {
 
     /// The broker, from its start to its end.
     pub(super) async fn serve(self: Rc<Self>) -> turmoil::Result {
-        let stop = Rc::new(Notify::new());
-        self.stop.replace(Rc::clone(&stop));
+        let stop = Rc::clone(&self.stop.borrow());
         let disk = self.disk();
         let server = match Server::start_on(settings(), disk.file_system()).await {
             Ok(server) => server,

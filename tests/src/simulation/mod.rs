@@ -128,6 +128,7 @@ fn run_listened(plan: Plan, trace: Trace) -> Findings {
     })();
     trace.note_network();
     let mut violations = workload.violations.take();
+    violations.append(&mut faults.violations);
     violations.extend(ended.err().map(|error| error.to_string()));
     Findings {
         violations,

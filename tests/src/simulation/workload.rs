@@ -169,6 +169,8 @@ impl Workload {
                 Duration::from_secs(600)
             },
             batch_bytes: 4096,
+            // A connection counts as broken after this and the timeout of requests.
+            acks_timeout: Duration::from_millis(500),
             ..ProducerOptions::default()
         };
         let producer = client.producer(options)?;
