@@ -195,6 +195,10 @@ impl Partition {
     fn refuse_append(&self, error: &AppendError) -> Failure {
         if let Some(fatal) = error.fatal() {
             self.directory.fail(fatal);
+            if !matches!(fatal, StorageError::Offline { .. }) {
+                // What failed may have written all of it, and a recovery would keep that.
+                return outcome_unknown(&fatal.to_string());
+            }
         } else if let AppendError::DiskFull(_) = error {
             self.directory.ran_full();
         }

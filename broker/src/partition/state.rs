@@ -309,7 +309,7 @@ const FAR_FUTURE: std::time::Duration = std::time::Duration::from_secs(365 * 24 
 pub(super) fn outcome_unknown(reason: &str) -> Failure {
     Failure::new(
         ErrorCode::UNKNOWN_SERVER_ERROR,
-        format!("the batch was appended, but it is not known to be durable: {reason}"),
+        format!("the batch may have been appended, but is not known to be durable: {reason}"),
     )
 }
 

@@ -43,8 +43,9 @@ impl Log {
     /// [`Appended::end_offset`]. A duplicate may not be durable yet either.
     ///
     /// # Errors
-    /// [`AppendError`] says why nothing was appended. After [`AppendError::Storage`] the log
-    /// refuses everything; take the data directory offline.
+    /// [`AppendError`] says why nothing was appended. After [`AppendError::Storage`] the batch may
+    /// lie in the file all the same, where a recovery finds it, and the log refuses everything;
+    /// take the data directory offline.
     pub fn append(
         &mut self,
         batch: &[u8],
