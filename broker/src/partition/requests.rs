@@ -10,15 +10,18 @@ use strandline_protocol::{
     batch::BatchView,
     messages::{Acks, Failure, OffsetQuery},
 };
-use strandline_storage::log::{AppendError, ColdRange, ReadError};
+use strandline_storage::{
+    StorageError,
+    log::{AppendError, ColdRange, ReadError},
+};
 
-use super::{AckToken, Appended, Look, Partition, Read, ReadFailure};
+use super::{AckToken, Appended, Look, Partition, Read, ReadFailure, state::outcome_unknown};
 
 impl Partition {
     /// Appends one batch. If the acknowledgement has to wait, `token` gets it.
     ///
     /// # Errors
-    /// The failure to answer with; nothing was appended then.
+    /// The failure to answer with; its code says whether nothing was appended or nobody knows.
     pub fn append(
         self: &Arc<Self>,
         batch: &[u8],

@@ -230,13 +230,7 @@ impl Workload {
         }
     }
 
-    fn note(
-        &self,
-        name: &str,
-        partition: PartitionId,
-        mark: Mark,
-        told: Result<i64, ClientError>,
-    ) {
+    fn note(&self, name: &str, partition: PartitionId, mark: Mark, told: Result<i64, ClientError>) {
         let outcome = match &told {
             Ok(offset) => Outcome::Acknowledged(*offset),
             Err(error) if error.class() == ErrorClass::OutcomeUnknown => Outcome::Unknown,
@@ -256,9 +250,7 @@ impl Workload {
                 }
             }
         }
-        self.history
-            .borrow_mut()
-            .note(partition.0, mark, outcome);
+        self.history.borrow_mut().note(partition.0, mark, outcome);
     }
 
     /// Follows all partitions, until every producer has ended and everything was read.
@@ -286,10 +278,7 @@ impl Workload {
                 Ok(records) => self.take(name, &records, &mut next),
                 Err(error) => {
                     self.trace.note(name, format_args!("poll: {error}"));
-                    if matches!(
-                        error.class(),
-                        ErrorClass::Fatal | ErrorClass::Fenced
-                    ) {
+                    if matches!(error.class(), ErrorClass::Fatal | ErrorClass::Fenced) {
                         self.violation(format!("the consumer cannot read: {error}"));
                         return Ok(());
                     }
