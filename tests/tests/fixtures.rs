@@ -30,7 +30,9 @@ const FOR_EVER: &str = "retention.ms=-1";
 const LEFT_OUT: [&str; 2] = [".reserve", ".lock"];
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(name)
 }
 
 /// What was produced: lines of many lengths, empty ones too.
@@ -72,19 +74,52 @@ fn fill(broker: &Broker, scratch: &Path) {
     fs::write(&few, lines(300)).unwrap();
     fs::write(&many, lines(3_000)).unwrap();
     for codec in CODECS {
-        run(broker, &["topic", "create", codec, "--partitions", "1", "--config", FOR_EVER]);
+        run(
+            broker,
+            &[
+                "topic",
+                "create",
+                codec,
+                "--partitions",
+                "1",
+                "--config",
+                FOR_EVER,
+            ],
+        );
         let file = few.to_str().unwrap();
-        run(broker, &["produce", codec, "--file", file, "--compression", codec]);
+        run(
+            broker,
+            &["produce", codec, "--file", file, "--compression", codec],
+        );
     }
     let rolled = ["topic", "create", "rolled", "--partitions", "1"];
-    let configs = ["segment.bytes=65536", "message.timestamp.type=LogAppendTime"];
-    let configs = ["--config", configs[0], "--config", configs[1], "--config", FOR_EVER];
+    let configs = [
+        "segment.bytes=65536",
+        "message.timestamp.type=LogAppendTime",
+    ];
+    let configs = [
+        "--config", configs[0], "--config", configs[1], "--config", FOR_EVER,
+    ];
     run(broker, &[&rolled[..], &configs[..]].concat());
-    run(broker, &["produce", "rolled", "--file", many.to_str().unwrap()]);
+    run(
+        broker,
+        &["produce", "rolled", "--file", many.to_str().unwrap()],
+    );
     run(broker, &["topic", "trim", "rolled", "--before", "100"]);
     run(broker, &["topic", "create", "gone", "--partitions", "2"]);
     run(broker, &["topic", "delete", "gone"]);
-    run(broker, &["topic", "alter", "zstd", "--config", "segment.ms=86400000", "--partitions", "3"]);
+    run(
+        broker,
+        &[
+            "topic",
+            "alter",
+            "zstd",
+            "--config",
+            "segment.ms=86400000",
+            "--partitions",
+            "3",
+        ],
+    );
 }
 
 fn write(name: &str, end: impl FnOnce(Broker)) {
@@ -116,15 +151,23 @@ fn opens(name: &str) {
     // And it goes on from there.
     let more = directory.path().join("more");
     fs::write(&more, "one more\n").unwrap();
-    run(&broker, &["produce", "none", "--file", more.to_str().unwrap()]);
-    let last = run(&broker, &["consume", "none", "--from", "300", "--exit-at-end"]);
+    run(
+        &broker,
+        &["produce", "none", "--file", more.to_str().unwrap()],
+    );
+    let last = run(
+        &broker,
+        &["consume", "none", "--from", "300", "--exit-at-end"],
+    );
     assert_eq!(last, "one more\n");
 }
 
 #[test]
 fn a_directory_that_was_stopped_in_order_opens() {
     if std::env::var_os("WRITE_FIXTURES").is_some() {
-        write("data-v1-stopped", |broker| assert!(broker.stop().0.success()));
+        write("data-v1-stopped", |broker| {
+            assert!(broker.stop().0.success())
+        });
     }
     opens("data-v1-stopped");
 }
