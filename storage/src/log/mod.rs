@@ -3,9 +3,9 @@
 //! *Pattern: segmented log.* *Pattern: write-ahead log.*
 //!
 //! A [`Log`] owns one directory: its segments, their indexes, the epochs of its leaders and what is
-//! known of its producers. It decides what may be appended ([`append`]), what is read ([`read`]),
-//! what is durable ([`flush`]), what a restart finds ([`recovery`]) and what may go
-//! ([`retention`]).
+//! known of its producers. It decides what may be appended (`append.rs`), what is read (`read.rs`),
+//! what is durable (`flush.rs`), what a restart finds (`recovery.rs`) and what may go
+//! (`retention.rs`).
 //!
 //! One caller at a time changes a log; the broker holds it behind a lock. What takes long is handed
 //! out as a job that runs without the lock: [`FlushJob`], [`CheckpointJob`], [`ColdRange`],
