@@ -142,7 +142,26 @@ fn a_command_line_that_is_wrong_in_itself() {
         case("produce t --compression rar", USAGE, &["'rar'", "lz4"]),
         case("produce t --header x", USAGE, &["KEY=VALUE"]),
         case("produce t --key-separator=", USAGE, &["--key-separator"]),
-        case("produce t --partition -1", USAGE, &["'-1'"]),
+        case(
+            "produce t --partition -1",
+            USAGE,
+            &["invalid value '-1'", "-1 is not in 0.."],
+        ),
+        case(
+            "topic create t --partitions -1",
+            USAGE,
+            &["invalid value '-1'", "-1 is not in 1.."],
+        ),
+        case(
+            "topic trim t --before -5",
+            USAGE,
+            &["invalid value '-5'", "expected an offset"],
+        ),
+        case(
+            "consume t --max-messages -1",
+            USAGE,
+            &["invalid value '-1'", "--max-messages"],
+        ),
         case(
             "consume t --from yesterday",
             USAGE,

@@ -52,10 +52,11 @@ pub struct ConsumeArguments {
     #[arg(allow_hyphen_values = true)]
     pub from: Position,
     /// Only this partition; all of them otherwise.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
     /// Stop after so many records.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_messages: Option<u64>,
     /// Stop at what is the end when the command starts, instead of waiting for more.
     #[arg(long)]

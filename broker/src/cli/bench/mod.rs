@@ -55,13 +55,15 @@ pub struct LoadArguments {
     #[arg(long, value_name = "T", value_parser = topic_name)]
     pub topic: String,
     /// How many records are measured; 1,000,000, and ten seconds' worth for end-to-end.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub records: Option<u64>,
     /// The size of a record's value.
     #[arg(long, value_name = "B", value_parser = byte_size, default_value = "1024")]
     pub record_size: usize,
     /// How many partitions the topic gets if it is created; as many as producers otherwise.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: Option<i32>,
     /// How many replicas must have a record before it is acknowledged.
     #[arg(long, value_name = "0|1|all", value_enum, default_value = "all")]
@@ -77,14 +79,25 @@ pub struct LoadArguments {
     pub compression: CompressionFlag,
     /// How many records are due per second in all; produce sends without a limit otherwise,
     /// end-to-end sends 10,000.
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
     /// How many producers, each with a connection of its own.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        allow_negative_numbers = true
+    )]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub producers: u32,
     /// How many consumers, each with a connection of its own; they share the partitions.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        allow_negative_numbers = true
+    )]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub consumers: u32,
     #[command(flatten)]

@@ -36,7 +36,8 @@ pub struct CreateArguments {
     #[arg(value_name = "NAME", value_parser = topic_name)]
     pub name: String,
     /// How many partitions; the broker's default is 1.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: Option<i32>,
     /// A setting that differs from the default, such as retention.ms=86400000; may be repeated.
     #[arg(long, value_name = "K=V")]
@@ -92,7 +93,12 @@ pub struct AlterArguments {
     #[arg(long, value_name = "K", group = "change")]
     pub delete_config: Vec<String>,
     /// How many partitions the topic shall have in all; more than it has.
-    #[arg(long, value_name = "N", group = "change")]
+    #[arg(
+        long,
+        value_name = "N",
+        group = "change",
+        allow_negative_numbers = true
+    )]
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: Option<i32>,
 }
@@ -108,10 +114,11 @@ pub struct TrimArguments {
     #[arg(value_name = "NAME", value_parser = topic_name)]
     pub name: String,
     /// The first offset to keep, or the time of the first record to keep.
-    #[arg(long, value_name = "OFFSET|RFC3339")]
+    #[arg(long, value_name = "OFFSET|RFC3339", allow_negative_numbers = true)]
     pub before: Bound,
     /// Only this partition; all of them otherwise.
-    #[arg(long, value_name = "P", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
 }
 
