@@ -192,6 +192,38 @@ async fn what_was_never_sent_times_out_for_sure() {
 }
 
 #[tokio::test]
+async fn a_time_out_names_what_was_in_the_way_of_the_first_batch() {
+    let (cluster, client) = started().await;
+    let options = ProducerOptions {
+        delivery_timeout: Duration::from_millis(400),
+        ..small_batches()
+    };
+    let producer = client.producer(options).unwrap();
+    send(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    let full = |full: bool| {
+        cluster.state.lock().topics.get_mut("t").unwrap().logs[0].full = full;
+    };
+    full(true);
+    // Those behind the first are out of order.
+    let deliveries = send(&producer, 1..100).await;
+    eventually("it is told", || producer.obstacle().is_some()).await;
+    for delivery in deliveries {
+        let error = delivery.await.unwrap_err().to_string();
+        assert!(error.contains("DISK_FULL"), "{error}");
+    }
+    assert_eq!(producer.acknowledged(), 1);
+    full(false);
+    assert!(producer.flush().await.is_err());
+    send(&producer, 100..102)
+        .await
+        .pop()
+        .unwrap()
+        .await
+        .unwrap();
+    assert_eq!((producer.acknowledged(), producer.obstacle()), (3, None));
+}
+
+#[tokio::test]
 async fn an_answer_that_never_comes_is_an_unknown_outcome_and_raises_the_epoch() {
     let (cluster, client) = started().await;
     let options = ProducerOptions {

@@ -60,6 +60,13 @@ impl CommandError {
         self
     }
 
+    /// The same error, and what else is to be known of it.
+    #[must_use]
+    pub fn but(mut self, more: &str) -> Self {
+        self.message = format!("{}; {more}", self.message);
+        self
+    }
+
     /// The same error with what to do about it, unless it says so already.
     #[must_use]
     pub fn or_hint(self, hint: &str) -> Self {

@@ -47,7 +47,8 @@ pub struct ProduceArguments {
     #[arg(long, value_name = "K=V")]
     pub header: Vec<Pair>,
     /// Only to this partition; otherwise by key, or in turns.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
     /// How many replicas must have a record before it counts as sent.
     #[arg(long, value_name = "0|1|all", value_enum, default_value = "all")]
@@ -74,12 +75,16 @@ impl ProduceArguments {
         let name = source.name.clone();
         let started = Instant::now();
         let mut lines = Lines::new(source.reader, line_bytes_max);
+        let watch = tokio::spawn(tell_what_is_awaited(producer.clone(), progress.clone()));
         let sent = self
             .send_all(&producer, partition, &mut lines, &progress)
             .await;
         // What was taken is sent even if the next line cannot be.
         let closed = producer.close().await;
+        watch.abort();
         progress.finish_and_clear();
+        let read = lines.count();
+        let closed = closed.map_err(|error| not_sent(&error, producer.acknowledged(), read));
         match sent {
             Ok(()) => closed?,
             Err(SendError::TooLong(line)) => {
@@ -98,7 +103,9 @@ impl ProduceArguments {
                 closed?;
                 return Err(CommandError::io(format_args!("cannot read {name}"), &error));
             }
-            Err(SendError::Client(error)) => return Err(error.into()),
+            Err(SendError::Client(error)) => {
+                return Err(not_sent(&error, producer.acknowledged(), read));
+            }
         }
         summarise(lines.count(), lines.bytes(), started.elapsed());
         Ok(())
@@ -162,6 +169,41 @@ impl ProduceArguments {
             }
         }
     }
+}
+
+/// How long nothing is acknowledged before a person is told why.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Says once what is in the way, each time that the broker takes nothing for a while.
+async fn tell_what_is_awaited(producer: Producer, progress: ProgressBar) {
+    let (mut before, mut told) = (producer.acknowledged(), false);
+    loop {
+        tokio::time::sleep(SILENCE).await;
+        let acknowledged = producer.acknowledged();
+        if acknowledged != before {
+            (before, told) = (acknowledged, false);
+        } else if let (false, Some(obstacle)) = (told, producer.obstacle()) {
+            progress.suspend(|| eprintln!("waiting: {obstacle}"));
+            told = true;
+        }
+    }
+}
+
+/// The error of a source that was not sent as a whole: says how far it came.
+fn not_sent(error: &ClientError, acknowledged: u64, read: u64) -> CommandError {
+    let is_full = error.to_string().contains("DISK_FULL");
+    let failed = CommandError::from(error.clone()).but(&format!(
+        "{} of {} records read were acknowledged",
+        quantity::thousands(acknowledged),
+        quantity::thousands(read),
+    ));
+    if is_full {
+        return failed.hint(
+            "free space on the broker's disk, as with `strandline topic trim` or `strandline \
+             topic delete`, and send the rest again",
+        );
+    }
+    failed
 }
 
 /// Every so many lines, progress is shown and one delivery looked at.
@@ -332,6 +374,24 @@ mod tests {
             (1 << 20, 4),
         ] {
             assert_eq!(varint_bytes(length), bytes, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_failure_says_how_far_it_came_and_what_to_do_about_a_full_disk() {
+        let error = ClientError::TimedOutBeforeSending {
+            subject: "`t`-0".to_owned(),
+            after: Duration::from_secs(120),
+            reason: "no room (DISK_FULL)".to_owned(),
+        };
+        let text = not_sent(&error, 4_096, 5_000).to_string();
+        for said in [
+            "no room (DISK_FULL)",
+            "4,096 of 5,000 records read were acknowledged",
+            "hint: free space on the broker's disk",
+            "strandline topic trim",
+        ] {
+            assert!(text.contains(said), "{text}");
         }
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Accumulator {
     pub(super) closed: Option<ClientError>,
     /// The first failure since the last `flush`.
     pub(super) failure: Option<ClientError>,
+    /// How many records were written.
+    pub(super) acknowledged: u64,
 }
 
 impl Accumulator {
@@ -85,6 +87,7 @@ impl Accumulator {
             spare: Vec::new(),
             closed: None,
             failure: None,
+            acknowledged: 0,
         }
     }
 
@@ -222,6 +225,9 @@ impl Accumulator {
             && self.failure.is_none()
         {
             self.failure = Some(error.clone());
+        }
+        if decided.is_ok() {
+            self.acknowledged += u64::try_from(ended.records).unwrap_or_default();
         }
         ended.outcome.decide(decided);
         self.release(ended.memory, ended.bytes);

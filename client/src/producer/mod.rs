@@ -227,6 +227,23 @@ impl Producer {
         shared.accumulator.lock().failure.take().map_or(Ok(()), Err)
     }
 
+    /// How many records were written so far; with `acks` of none, sent.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.handle.shared.accumulator.lock().acknowledged
+    }
+
+    /// What was in the way last of a batch that is still to be written, if anything.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        let accumulator = self.handle.shared.accumulator.lock();
+        let mut partitions = accumulator.active.iter().filter_map(|(topic, index)| {
+            let queues = accumulator.topics.get(topic)?;
+            queues.partitions.get(*index)
+        });
+        partitions.find_map(|partition| partition.obstacle.clone())
+    }
+
     /// Flushes, then refuses everything further.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use strandline_protocol::{
-    BrokerId, PartitionId, ProducerEpoch, ProducerId, Sequence,
+    BrokerId, ErrorCode, PartitionId, ProducerEpoch, ProducerId, Sequence,
     batch::{BatchBuilder, ProducerStamp, stamp_producer},
 };
 use tokio::time::Instant;
@@ -88,6 +88,7 @@ struct UnderWay {
 pub(super) struct Ended {
     pub(super) outcome: Arc<BatchOutcome>,
     pub(super) memory: usize,
+    pub(super) records: i32,
     pub(super) earlier: Earlier,
     /// To be used again.
     pub(super) bytes: Bytes,
@@ -388,6 +389,15 @@ impl Partition {
         }
     }
 
+    /// Keeps what is in the way: what the first batch was told. Those behind it, and what is out of
+    /// order, only follow from that.
+    pub(super) fn refused(&mut self, place: Place, code: ErrorCode, text: &str) {
+        let follows = place == Place::Behind || code == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
+        if !follows || self.obstacle.is_none() {
+            self.obstacle = Some(text.to_owned());
+        }
+    }
+
     /// The identity cannot be used for further batches of this partition.
     pub(super) const fn spend_identity(&mut self) {
         self.spent = true;
@@ -443,6 +453,7 @@ impl From<UnderWay> for Ended {
         Self {
             outcome: batch.outcome,
             memory: batch.memory,
+            records: batch.records,
             earlier,
             bytes: batch.bytes,
         }
@@ -454,6 +465,7 @@ impl From<Unsent> for Ended {
         Self {
             outcome: unsent.outcome,
             memory: unsent.memory,
+            records: unsent.builder.record_count(),
             earlier: Earlier::Refused,
             bytes: Bytes::new(),
         }

@@ -359,7 +359,8 @@ impl Sender {
         let Some((place, earlier)) = partition.standing(key.number) else {
             return;
         };
-        let subject = || format!("`{}`-{}", key.topic, partition.id);
+        let id = partition.id;
+        let subject = || format!("`{}`-{id}", key.topic);
         match outcome {
             Outcome::Written(produced) => {
                 let position = BatchPosition {
@@ -389,7 +390,7 @@ impl Sender {
             Outcome::Refused(failure) => {
                 let reaction = reaction(failure.error, place, earlier);
                 let text = format!("{} ({})", failure.message, failure.error);
-                partition.obstacle = Some(text.clone());
+                partition.refused(place, failure.error, &text);
                 match reaction {
                     Reaction::Written | Reaction::SendAgain => {
                         partition.send_again(key.number, Earlier::Refused, now);

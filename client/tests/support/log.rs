@@ -21,6 +21,8 @@ pub struct FakeLog {
     pub end: i64,
     batches: Vec<(i64, Vec<u8>)>,
     producers: BTreeMap<i64, ProducerState>,
+    /// Whether what is in order is refused with `DISK_FULL`.
+    pub full: bool,
     /// How many batches came twice.
     pub duplicates: usize,
     /// The epochs that batches were written under.
@@ -59,6 +61,9 @@ impl FakeLog {
             };
             if expected.is_some_and(|expected| expected != first) {
                 return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+            }
+            if self.full {
+                return Err(ErrorCode::DISK_FULL);
             }
             if epoch != state.epoch {
                 state.window.clear();
