@@ -12,13 +12,17 @@ mod common;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use common::{NOW, Rig, append, expect, produce, read_all};
-use strandline_protocol::Offset;
-use strandline_storage::log::{
-    Log, ReadError,
-    inspect::{self, Dump, Piece, RepairStep, Severity},
+use strandline_protocol::{Offset, batch::ProducerStamp};
+use strandline_storage::{
+    fs::{CacheLimits, mapped::MappedFileSystem},
+    log::{
+        Log, LogConfig, ReadError,
+        inspect::{self, Dump, Piece, RepairStep, Severity},
+    },
 };
 
 fn value(number: usize) -> String {
@@ -340,6 +344,84 @@ fn a_damaged_log_is_verified_and_repaired() {
     );
     let read = read_all(&log, Offset(6), 500).unwrap();
     assert_eq!(read, expect((0..60).map(value))[6..]);
+}
+
+#[test]
+fn a_segment_of_megabytes_is_repaired_and_its_hole_is_a_note() {
+    let mut rig = Rig::mapped();
+    rig.config = LogConfig::default();
+    let mut log = rig.open();
+    let value = |number: usize| format!("{number:08}").repeat(1_250);
+    for number in 0..400 {
+        let time = NOW.0 + number as i64;
+        let bytes = common::batch(&[&value(number)], time, ProducerStamp::NONE);
+        log.append(&bytes, common::EPOCH, NOW).unwrap();
+    }
+    rig.close(log);
+    let files = rig.files.as_ref();
+    let path = segments(&rig)[0].clone();
+    damage(&path, 2_000_000);
+    let before = fs::read(&path).unwrap();
+    let findings = inspect::verify(files, &rig.directory).unwrap();
+    // Both indexes point to the batch that is bad.
+    assert_eq!(findings.len(), 3, "{findings:#?}");
+    let lost = findings[0].offset.unwrap();
+    let plan = inspect::plan_repair(files, &rig.directory).unwrap();
+    assert!(matches!(plan[..], [RepairStep::Split { .. }]), "{plan:#?}");
+    for step in plan {
+        step.execute(files).unwrap();
+    }
+    for suffix in ["log", "index", "timeindex"] {
+        let kept = path.with_extension(format!("{suffix}.removed"));
+        assert!(kept.exists(), "{}", kept.display());
+    }
+    assert_eq!(
+        fs::read(path.with_extension("log.removed")).unwrap(),
+        before
+    );
+
+    {
+        let findings = inspect::verify(files, &rig.directory).unwrap();
+        let [note] = &findings[..] else {
+            panic!("{findings:#?}");
+        };
+        assert_eq!(note.severity, Severity::Note);
+        assert_eq!(
+            (note.offset, note.next_good),
+            (Some(lost), Some(lost.plus(1)))
+        );
+        let named = format!("offsets {lost} to {lost} ");
+        assert!(note.what.contains(&named), "{}", note.what);
+        assert_eq!(inspect::plan_repair(files, &rig.directory).unwrap(), []);
+    }
+    rig.files = Arc::new(MappedFileSystem::new(CacheLimits::default()));
+    let mut log = rig.open();
+    let whole = expect((0..400).map(value));
+    let at = lost.0 as usize;
+    let first = log.read(Offset(0), 20 << 20, lost).unwrap();
+    assert_eq!(common::records(&first.bytes), whole[..at]);
+    let error = read_all(&log, lost, 1 << 20).unwrap_err();
+    assert!(
+        matches!(error, ReadError::Corrupt { offset, next_good, .. }
+            if offset == lost && next_good == lost.plus(1)),
+        "{error}"
+    );
+    assert_eq!(
+        read_all(&log, lost.plus(1), 1 << 20).unwrap(),
+        whole[at + 1..]
+    );
+    append(&mut log, &["later"]);
+    rig.close(log);
+    let files = &rig.files;
+    let findings = inspect::verify(files.as_ref(), &rig.directory).unwrap();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+
+    // What is lost after the repair is no note.
+    fs::remove_file(&segments(&rig)[1]).unwrap();
+    fs::write(rig.directory.join("00000000000000000400.log"), []).unwrap();
+    let findings = inspect::verify(files.as_ref(), &rig.directory).unwrap();
+    let is_damage = |it: &inspect::Finding| it.severity == Severity::Damage;
+    assert!(findings.iter().any(is_damage), "{findings:#?}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ impl From<Finding> for ShownFinding {
     fn from(finding: Finding) -> Self {
         Self {
             severity: match finding.severity {
+                Severity::Note => "note",
                 Severity::Hint => "hint",
                 Severity::Damage => "damage",
             },

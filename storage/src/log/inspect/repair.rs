@@ -91,6 +91,10 @@ pub fn plan_repair(
         }
         if let Some(step) = step_for(files, directory, finding)? {
             seen.push(finding.path.clone());
+            if !matches!(step, RepairStep::SetAside { .. }) {
+                // Cutting a log takes its indexes away with it.
+                seen.extend(indexes(&finding.path));
+            }
             steps.push(step);
         }
     }
@@ -103,8 +107,10 @@ fn step_for(
     finding: &Finding,
 ) -> Result<Option<RepairStep>, FsError> {
     let path = finding.path.clone();
-    if finding.severity == Severity::Hint {
-        return Ok(Some(RepairStep::SetAside { path }));
+    match finding.severity {
+        Severity::Note => return Ok(None),
+        Severity::Hint => return Ok(Some(RepairStep::SetAside { path })),
+        Severity::Damage => {}
     }
     let (Some(position), Some(_)) = (finding.position, finding.offset) else {
         return Ok(None);
@@ -184,14 +190,18 @@ fn cut(files: &dyn FileSystem, path: &Path, position: u64) -> Result<(), Storage
     let file = files.open(path)?;
     file.truncate(position)?;
     file.sync()?;
-    for suffix in ["index", "timeindex"] {
-        let index = path.with_extension(suffix);
+    for index in indexes(path) {
         match files.rename(&index, &removed_name(&index)) {
             Err(error) if !error.is_not_found() => return Err(error.into()),
             _ => {}
         }
     }
     sync_parent(files, path)
+}
+
+/// The indexes of a segment.
+fn indexes(log: &Path) -> [PathBuf; 2] {
+    ["index", "timeindex"].map(|suffix| log.with_extension(suffix))
 }
 
 fn copy(
@@ -222,7 +232,8 @@ fn sync_parent(files: &dyn FileSystem, path: &Path) -> Result<(), StorageError> 
     Ok(files.sync_directory(path.parent().unwrap_or(Path::new(".")))?)
 }
 
-fn removed_name(path: &Path) -> PathBuf {
+/// Under which name it is kept.
+pub(super) fn removed_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".removed");
     name.into()

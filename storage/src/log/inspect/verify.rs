@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use strandline_protocol::{Offset, Timestamp, batch::BatchHeader};
 
-use super::dump::{Batches, Piece};
+use super::{
+    dump::{Batches, Piece},
+    repair::removed_name,
+};
 use crate::{
     error::StorageError,
     fs::FileSystem,
@@ -16,12 +19,15 @@ use crate::{
         state_file::read_file,
         time_index::{TIME_ENTRY_BYTES, TimeIndex},
         units::FileKind,
+        walk::find_good,
     },
 };
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
+    /// A repair left it so; there is nothing more to do.
+    Note,
     /// The broker copes with it by itself at its next start.
     Hint,
     /// Records cannot be read.
@@ -50,6 +56,7 @@ pub struct Finding {
 const REPAIR: &str = "run `strandline log repair`; the good batches around it stay";
 const RESTORE: &str = "restore the files from another replica, or live without these records";
 const RESTART: &str = "nothing: the broker's next start sees to it";
+const REPAIRED: &str = "nothing: reads go on behind them; another replica may have them still";
 const REBUILD: &str = "run `strandline log repair`, which takes the file away; it is built again";
 
 /// Looks through every file of the partition in `directory`, and tells what is wrong, the worst
@@ -194,17 +201,48 @@ impl Check<'_> {
             && !explained
             && batches.end() != limit
         {
-            self.findings.push(Finding {
-                severity: Severity::Damage,
-                path,
-                position: None,
-                offset: Some(batches.end()),
-                next_good: Some(limit),
-                what: "the next segment does not begin where this one ends".to_owned(),
-                remedy: RESTORE,
-            });
+            self.hole(path, batches.end(), limit)?;
         }
         self.indexes(base, &good)
+    }
+
+    /// Between the segment in `path`, which ends at `end`, and the next one, at `next`.
+    fn hole(&mut self, path: PathBuf, end: Offset, next: Offset) -> Result<(), StorageError> {
+        let is_repaired = end < next && self.is_removed(&path, end, next)?;
+        let (severity, what, remedy) = if is_repaired {
+            let removed = removed_name(&path);
+            let what = format!(
+                "offsets {end} to {} were lost, a repair took them out; what was there is in {}",
+                next.plus(-1),
+                removed.display()
+            );
+            (Severity::Note, what, REPAIRED)
+        } else {
+            let what = "the next segment does not begin where this one ends".to_owned();
+            (Severity::Damage, what, RESTORE)
+        };
+        self.findings.push(Finding {
+            severity,
+            path,
+            position: None,
+            offset: Some(end),
+            next_good: Some(next),
+            what,
+            remedy,
+        });
+        Ok(())
+    }
+
+    /// Whether a repair of this segment kept what it took out, and nothing of the hole that is
+    /// still good: if there were, then a segment was lost after the repair.
+    fn is_removed(&self, path: &Path, end: Offset, next: Offset) -> Result<bool, StorageError> {
+        let removed = match self.files.open(&removed_name(path)) {
+            Ok(file) => file,
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let good = find_good(&removed, 0, removed.size(), end)?;
+        Ok(good.is_none_or(|good| good.header.base_offset() >= next))
     }
 
     fn epoch(&mut self, path: &Path, position: u64, header: &BatchHeader) {
