@@ -1,8 +1,8 @@
 //! Data directories of the first version, as it left them: stopped in order, and killed. Whoever
 //! changes a format hears of it here.
 //!
-//! `WRITE_FIXTURES=1 cargo test -p strandline-tests --test fixtures` writes them anew, for a version
-//! that deserves fixtures of its own; those that are there stay.
+//! `WRITE_FIXTURES=1 cargo test -p strandline-tests --test fixtures` writes them anew, for a
+//! version that deserves fixtures of its own; those that are there stay.
 
 #![allow(
     clippy::unwrap_used,

@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use strandline_core::topic_config::KEYS;
+
 use super::forms::quoted;
 use super::{SETTINGS, Settings, Source};
 
@@ -23,9 +25,17 @@ pub(super) fn render(settings: &Settings) -> String {
         };
     }
     text.push_str("\n[topic]\n");
-    for (name, value) in &settings.topic {
-        let source = printable(settings.source(&format!("topic.{name}")));
-        let _ = writeln!(text, "{} = {}  # {source}", quoted(name), quoted(value));
+    let in_force = settings.topic_defaults();
+    for key in KEYS.iter().filter(|key| key.name != "flush") {
+        let source = printable(settings.source(&format!("topic.{}", key.name)));
+        let value = quoted(&in_force.text(key));
+        // What is built in stands in a comment, so that the file pins nothing but what was set.
+        let mark = if settings.topic.contains_key(key.name) {
+            ""
+        } else {
+            "# "
+        };
+        let _ = writeln!(text, "{mark}{} = {value}  # {source}", quoted(key.name));
     }
     text
 }

@@ -224,3 +224,9 @@ fn the_command_line_has_the_flags_of_the_table() {
         assert!(flags.contains(flag), "{flag} is in the table only");
     }
 }
+
+#[test]
+fn what_is_in_force_on_topics_is_shown_too() {
+    let shown = Settings::resolve(&Inputs::default()).unwrap().render_effective();
+    assert!(shown.contains("# \"retention.ms\" = \"604800000\"  # default\n"), "{shown}");
+}
