@@ -19,7 +19,7 @@ use crate::{
 
 /// The name of our file.
 pub const STATE_FILE: &str = "partition.state";
-const METADATA_FILE: &str = "partition.metadata";
+pub const METADATA_FILE: &str = "partition.metadata";
 const KIND: [u8; 4] = *b"SLPS";
 
 /// What is remembered.

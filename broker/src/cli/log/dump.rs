@@ -1,6 +1,7 @@
 //! `strandline log dump`: what files hold, item by item, however large they are.
 
 use std::{
+    borrow::Cow,
     fs,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
@@ -8,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 use strandline_protocol::{Offset, batch::BatchHeader};
-use strandline_storage::log::inspect::{Batches, Dump, Piece, dump};
+use strandline_storage::log::inspect::{Batches, Dump, Piece, dump, is_known, is_segment};
 
 use super::{check_there, files, lock, storage_error};
 use crate::cli::{error::CommandError, output::OutputFormat, position::show_time};
@@ -47,13 +48,18 @@ pub fn run(paths: &[PathBuf], format: OutputFormat) -> Result<(), CommandError> 
 /// The path itself, or the segments in it.
 fn segments(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     if !path.is_dir() {
+        if !is_known(&name_of(path)) {
+            let message = format!("{} is no file of a log, going by its name", path.display());
+            return Err(CommandError::failure(message)
+                .hint("give a segment, such as strandline-data/NAME-0/00000000000000000000.log"));
+        }
         return Ok(vec![path.to_path_buf()]);
     }
     let wrong = |error: io::Error| CommandError::io(path.display(), &error);
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(wrong)? {
         let file = entry.map_err(wrong)?.path();
-        if file.extension().is_some_and(|extension| extension == "log") {
+        if is_segment(&name_of(&file)) {
             found.push(file);
         }
     }
@@ -64,6 +70,10 @@ fn segments(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
             .hint("give a partition's directory, such as strandline-data/NAME-0, or files"));
     }
     Ok(found)
+}
+
+fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 fn show(path: &Path, dump: Dump, items: &mut Items) -> Result<(), CommandError> {

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use strandline_storage::{
     StorageError,
     fs::{CacheLimits, Entry, FileSystem, Lock, mapped::MappedFileSystem},
+    log::inspect,
 };
 
 use super::{error::CommandError, output::OutputArguments};
@@ -118,7 +119,7 @@ fn partitions(files: &dyn FileSystem, directory: &Path) -> Result<Vec<PathBuf>, 
 }
 
 fn is_segment(entry: &Entry) -> bool {
-    !entry.is_directory && entry.name.ends_with(".log")
+    !entry.is_directory && inspect::is_segment(&entry.name)
 }
 
 fn list(files: &dyn FileSystem, directory: &Path) -> Result<Vec<Entry>, CommandError> {

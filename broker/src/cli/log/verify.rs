@@ -61,11 +61,15 @@ pub fn run(directory: &Path, format: OutputFormat) -> Result<(), CommandError> {
         OutputFormat::Table => findings.iter().try_for_each(print)?,
     }
     let (count, notes) = (partitions.len(), findings.len() - damages);
-    eprintln!("{count} partitions: {damages} damages, {notes} notes");
+    let [s, damage_s, note_s] = [count, damages, notes].map(plural);
+    eprintln!("{count} partition{s}: {damages} damage{damage_s}, {notes} note{note_s}");
     if damages == 0 {
         return Ok(());
     }
-    let message = format!("{} is damaged in {damages} places", directory.display());
+    let message = format!(
+        "{} is damaged in {damages} place{damage_s}",
+        directory.display()
+    );
     let hint = format!(
         "see what can be done with: strandline log repair {}",
         directory.display()
@@ -86,4 +90,8 @@ fn print(finding: &ShownFinding) -> Result<(), CommandError> {
     }
     let (severity, what, remedy) = (finding.severity, &finding.what, finding.remedy);
     print_text(&format!("{severity}: {place}: {what}\n  {remedy}\n"))
+}
+
+const fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }

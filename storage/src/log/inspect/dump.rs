@@ -13,6 +13,7 @@ use crate::{
     log::{
         epochs::{EPOCH_FILE, EpochEntry, Epochs},
         offset_index::{OffsetEntry, OffsetIndex},
+        partition_state::{METADATA_FILE, STATE_FILE},
         producer_snapshot::{RECOVERY_FILE, RecoveryState, decode_snapshot},
         producers::Producer,
         state_file::read_file,
@@ -96,6 +97,27 @@ pub struct Batches {
     position: u64,
     expected: Offset,
     is_broken: bool,
+}
+
+/// Whether a file of this name is a segment's `.log`: 20 digits and the suffix.
+#[must_use]
+pub fn is_segment(name: &str) -> bool {
+    matches!(FileKind::parse(name), Some((FileKind::Log, _)))
+}
+
+/// Whether [`dump`] knows what a file of this name holds.
+#[must_use]
+pub fn is_known(name: &str) -> bool {
+    FileKind::parse(name).is_some()
+        || [
+            RECOVERY_FILE,
+            STATE_FILE,
+            METADATA_FILE,
+            EPOCH_FILE,
+            "meta.properties",
+        ]
+        .contains(&name)
+        || name.ends_with("-offset-checkpoint")
 }
 
 /// Opens a file of a partition's directory and tells what is in it; what it is, its name says.
@@ -252,5 +274,34 @@ impl Iterator for Batches {
         let piece = self.piece();
         self.is_broken = piece.is_err();
         piece.map_err(StorageError::from).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_a_log_are_known() {
+        let log = "00000000000000000007.log";
+        assert!(is_segment(log) && is_known(log));
+        for name in [
+            "00000000000000000007.timeindex",
+            "partition.metadata",
+            "recovery.state",
+            "leader-epoch-checkpoint",
+            "recovery-point-offset-checkpoint",
+        ] {
+            assert!(is_known(name) && !is_segment(name), "{name}");
+        }
+        for name in [
+            "README.md",
+            "7.log",
+            "build.log",
+            "00000000000000000007.txt",
+            "",
+        ] {
+            assert!(!is_known(name) && !is_segment(name), "{name}");
+        }
     }
 }

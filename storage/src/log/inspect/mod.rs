@@ -10,7 +10,7 @@ mod repair;
 mod verify;
 
 pub use self::{
-    dump::{Batches, Dump, Piece, dump},
+    dump::{Batches, Dump, Piece, dump, is_known, is_segment},
     repair::{RepairStep, plan_repair},
     verify::{Finding, Severity, verify},
 };
