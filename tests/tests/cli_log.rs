@@ -95,6 +95,15 @@ fn a_damaged_log_is_found_repaired_and_served_around_what_was_lost() {
         name.to_string_lossy().ends_with(".removed")
     });
     assert!(kept, "what was taken out is kept");
+    let repaired = run(&["log", "verify", partition]);
+    let note = String::from_utf8_lossy(&repaired.stdout).into_owned();
+    assert!(repaired.status.success(), "{note}");
+    assert!(note.contains("offsets 1 to 1 were lost"), "{note}");
+    let empty = directory.path().to_str().unwrap();
+    assert_eq!(run(&["log", "verify", empty]).status.code(), Some(1));
+    let text = directory.path().join("first");
+    let text = run(&["log", "dump", text.to_str().unwrap()]);
+    assert_eq!((text.status.code(), &text.stdout[..]), (Some(1), &[][..]));
     let broker = setup.start();
     let address = broker.address();
     // What is lost is never passed over silently.

@@ -227,6 +227,11 @@ fn the_command_line_has_the_flags_of_the_table() {
 
 #[test]
 fn what_is_in_force_on_topics_is_shown_too() {
-    let shown = Settings::resolve(&Inputs::default()).unwrap().render_effective();
-    assert!(shown.contains("# \"retention.ms\" = \"604800000\"  # default\n"), "{shown}");
+    let shown = Settings::resolve(&Inputs::default())
+        .unwrap()
+        .render_effective();
+    assert!(
+        shown.contains("# \"retention.ms\" = \"604800000\"  # default\n"),
+        "{shown}"
+    );
 }
