@@ -5,18 +5,17 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// The filter is not one.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the log filter {filter:?} is not valid ({source}): use a level (error, warn, info, debug, \
+    "the log filter {filter:?} is not valid ({reason}): use a level (error, warn, info, debug, \
      trace), or levels by module as in info,strandline_broker=debug"
 )]
 pub struct BadFilter {
     filter: String,
-    source: ParseError,
+    reason: String,
 }
 
 /// Sends log lines that pass `filter` to standard error, in colour if that is a terminal.
@@ -46,12 +45,22 @@ pub fn check(filter: &str) -> Result<(), BadFilter> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, BadFilter> {
+    let bad = |reason: String| BadFilter {
+        filter: filter.to_owned(),
+        reason,
+    };
+    // A word by itself would name a module, and silence all others.
+    let mut words = filter.split(',').map(str::trim);
+    let unknown = words.find(|word| {
+        let is_word = !word.is_empty() && !word.contains(['=', '[']);
+        is_word && word.parse::<LevelFilter>().is_err()
+    });
+    if let Some(word) = unknown {
+        return Err(bad(format!("{word:?} is no level")));
+    }
     EnvFilter::builder()
         .parse(filter)
-        .map_err(|source| BadFilter {
-            filter: filter.to_owned(),
-            source,
-        })
+        .map_err(|error| bad(error.to_string()))
 }
 
 #[cfg(test)]
@@ -63,7 +72,12 @@ mod tests {
         for good in ["info", "warn,strandline_broker=debug", "off"] {
             assert!(check(good).is_ok(), "{good}");
         }
-        for bad in ["a=b=c", "info,strandline_broker=loud"] {
+        for bad in [
+            "a=b=c",
+            "info,strandline_broker=loud",
+            "debugg",
+            "info,strandline",
+        ] {
             let message = check(bad).unwrap_err().to_string();
             assert!(message.contains("use a level"), "{message}");
         }

@@ -84,9 +84,7 @@ pub enum ClientError {
         topic: String,
     },
     /// The topic was deleted, and perhaps created again, while it was in use.
-    #[error(
-        "topic `{topic}` was deleted while it was in use; what was not written is lost with it"
-    )]
+    #[error("topic `{topic}` was deleted while it was in use; its records are gone")]
     TopicDeleted {
         /// Its name.
         topic: String,

@@ -96,7 +96,7 @@ pub enum FrameError {
     #[error("the checksum of a frame does not match: it was damaged on the way")]
     Checksum,
     /// The first bytes are those of another protocol.
-    #[error("the peer speaks {protocol}, this port speaks Strandline's own protocol{hint}")]
+    #[error("the peer speaks {protocol} instead of Strandline's own protocol{hint}")]
     OtherProtocol {
         /// What it seems to be.
         protocol: &'static str,
@@ -269,6 +269,11 @@ fn other_protocol(start: &[u8]) -> Option<FrameError> {
     const KAFKA_API_VERSIONS: [u8; 2] = 18_u16.to_be_bytes();
     let (protocol, hint) = if HTTP.iter().any(|method| start.starts_with(method)) {
         ("HTTP", ": the HTTP listener has a port of its own")
+    } else if start.starts_with(b"HTTP") {
+        (
+            "HTTP",
+            ": it is a broker's HTTP port perhaps, the native one is another",
+        )
     } else if start.starts_with(&[0x16, 0x03]) {
         ("TLS", ": connect without TLS")
     } else if start.get(4..6) == Some(&KAFKA_API_VERSIONS) {

@@ -116,6 +116,7 @@ fn other_protocols_are_named_even_by_a_short_start() {
     };
     check(b"GET / HTTP/1.0\r\n\r\n", "HTTP");
     check(b"POST", "HTTP");
+    check(b"HTTP/1.1 400 Bad Request\r\n", "speaks HTTP");
     check(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], "TLS");
     // ApiVersions 3 of librdkafka: length, key, version, correlation, client id.
     let mut kafka = vec![0, 0, 0, 0x24, 0, 18, 0, 3, 0, 0, 0, 1, 0, 7];

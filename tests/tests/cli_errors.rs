@@ -388,12 +388,22 @@ fn a_server_that_cannot_start() {
     let syntax = format!("server --config {}", broken.display());
     let data_name = data.display().to_string();
     let file_name = file.display().to_string();
+    let twice = format!("{in_use},{data_name}/.");
+    let nested = format!("{in_use},{data_name}/below");
+    let unusable = [
+        file_name.as_str(),
+        "cannot be used",
+        "hint: give another directory",
+    ];
     let cases = [
         case(&port, FAILURE, &[&busy, "in use", "--listen"]),
         case(&http, FAILURE, &[&busy, "in use", "--http"]),
         case(&in_use, FAILURE, &[&data_name, "use"]),
-        case(&no_directory, FAILURE, &[&file_name]),
-        case(&not_made, FAILURE, &[&file_name]),
+        case(&no_directory, FAILURE, &unusable),
+        case(&not_made, FAILURE, &unusable),
+        case(&twice, USAGE, &["names a directory twice"]),
+        case(&nested, USAGE, &["lies in", &data_name]),
+        case("server --log debugg", USAGE, &["debugg", "use a level"]),
         case(&unknown, USAGE, &["lisen", "listen"]),
         case(&syntax, USAGE, &["broken.toml", "line"]),
         case(

@@ -91,7 +91,10 @@ impl From<ClientError> for CommandError {
     /// The messages of the client end in a remedy, which becomes the hint.
     fn from(error: ClientError) -> Self {
         let text = match &error {
-            // The code is for programs.
+            // The code is for programs. Some messages name their subject themselves.
+            ClientError::Refused {
+                subject, message, ..
+            } if message.starts_with(subject.as_str()) => message.clone(),
             ClientError::Refused {
                 subject, message, ..
             } => format!("{subject}: {message}"),

@@ -336,8 +336,8 @@ impl Source {
 
 fn summarise(records: u64, bytes: u64, elapsed: Duration) {
     eprintln!(
-        "sent {} records, {} in {:.2} s ({}/s, {:.0} records/s)",
-        quantity::thousands(records),
+        "sent {}, {} in {:.2} s ({}/s, {:.0} records/s)",
+        quantity::counted(records, "record"),
         quantity::bytes(bytes),
         elapsed.as_secs_f64(),
         quantity::bytes(quantity::whole(quantity::per_second(bytes, elapsed))),

@@ -35,6 +35,12 @@ pub fn rounded(value: f64, digits: i32) -> f64 {
     (value * scale).round() / scale
 }
 
+/// So many things, of which one is called `thing`.
+pub fn counted(count: u64, thing: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{} {thing}{ending}", thousands(count))
+}
+
 /// An integer with a comma between thousands.
 pub fn thousands(value: u64) -> String {
     let digits = value.to_string();

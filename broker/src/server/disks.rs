@@ -1,11 +1,12 @@
 //! Opening the data directories.
 
-use std::sync::Arc;
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use strandline_client::net::random;
 use strandline_protocol::{ClusterId, DirectoryId};
 use strandline_storage::{
+    StorageError,
     directory::{
         Claim, DataDirectory, Found, Identity, PageCache, PartitionName, RESERVE_BYTES, RaftId,
     },
@@ -81,7 +82,8 @@ pub(super) async fn open_directories(
         let (fs, at) = (Arc::clone(&file_system), path.clone());
         let (data, what) = blocking(threads, move || DataDirectory::open(fs, &at, &claim))
             .await
-            .context("the runtime stops")??;
+            .context("the runtime stops")?
+            .map_err(|error| unusable(path, error))?;
         cluster = Some(data.identity().cluster_id);
         for warning in &what.warnings {
             tracing::warn!(directory = %path.display(), "{warning}");
@@ -105,6 +107,26 @@ pub(super) async fn open_directories(
         found.push((Arc::new(directory), what));
     }
     Ok(Disks { found, failures })
+}
+
+/// The error of a data directory, with what to do if the system refuses it.
+fn unusable(path: &Path, error: StorageError) -> anyhow::Error {
+    let StorageError::Fs(refused) = error else {
+        return error.into();
+    };
+    let (what, at) = (refused.operation, refused.path.display());
+    let reason = refused.source.to_string();
+    let reason = reason.split(" (os error").next().unwrap_or(&reason);
+    let remedy = match refused.source.kind() {
+        ErrorKind::PermissionDenied => "give another directory with --data, or change its owner",
+        ErrorKind::StorageFull => "free space on its disk, or give another directory with --data",
+        _ => "give another directory with --data",
+    };
+    anyhow!(
+        "data directory {} cannot be used: cannot {what} {at}: {}; {remedy}",
+        path.display(),
+        reason.to_lowercase(),
+    )
 }
 
 /// Sixteen random bytes: an identity.

@@ -8,6 +8,7 @@
 //! the nearest known one.
 
 mod address;
+mod directories;
 mod effective;
 mod error;
 mod forms;
@@ -18,7 +19,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -168,9 +169,8 @@ impl Settings {
                 "listen and http are both {http}: give each a port of its own"
             ));
         }
-        let unique: BTreeSet<_> = self.data.iter().collect();
-        if unique.len() != self.data.len() {
-            return refuse("data names a directory twice: name each once".to_owned());
+        if let Some(message) = directories::overlap(&self.data) {
+            return refuse(message);
         }
         let limits = &self.limits;
         if limits.memory_in_flight_bytes_max < limits.frame_bytes_max {

@@ -47,7 +47,7 @@ pub async fn run(
     let warm_up = warm_up_records(wanted, load.record_size);
     let consumers = consumers(connection, load, partitions).await?;
     read_all(consumers, warm_up, &Latencies::new()?).await?;
-    eprintln!("reading {} records", quantity::thousands(wanted));
+    eprintln!("reading {}", quantity::counted(wanted, "record"));
     let consumers = self::consumers(connection, load, partitions).await?;
     let latencies = Latencies::new()?;
     let cpu_before = server_cpu(&client).await?;

@@ -52,7 +52,7 @@ pub async fn run(
     eprintln!("warming up");
     let warm_up = warm_up_records(records, load.record_size);
     send_all(&producers, load, None, warm_up, &Latencies::new()?).await?;
-    eprintln!("sending {} records", quantity::thousands(records));
+    eprintln!("sending {}", quantity::counted(records, "record"));
     let latencies = Latencies::new()?;
     let cpu_before = server_cpu(&client).await?;
     let elapsed = send_all(&producers, load, load.rate, records, &latencies).await?;

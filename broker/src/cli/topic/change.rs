@@ -13,6 +13,7 @@ use crate::cli::{
     connection::{check_partition, describe},
     error::CommandError,
     position::Bound,
+    quantity::{counted, length},
     values::Pair,
 };
 
@@ -86,7 +87,8 @@ pub async fn alter(
     if !changes.is_empty() {
         let count = changes.len();
         admin.alter_configs(&topic.name, changes).await?;
-        eprintln!("changed {count} settings of topic {}", topic.name);
+        let settings = counted(length(count), "setting");
+        eprintln!("changed {settings} of topic {}", topic.name);
     }
     if let Some(total) = topic.partitions {
         let more = NewPartitions {
@@ -94,7 +96,8 @@ pub async fn alter(
             total,
         };
         admin.create_partitions(&[more]).await?;
-        eprintln!("topic {} has {total} partitions", topic.name);
+        let total = counted(u64::try_from(total).unwrap_or_default(), "partition");
+        eprintln!("topic {} has {total}", topic.name);
     }
     Ok(())
 }
