@@ -119,7 +119,9 @@ async fn topic(address: &str) -> TopicId {
         name: "retries".to_owned(),
         partitions: Some(1),
         replication_factor: None,
-        configs: [("segment.bytes".to_owned(), "65536".to_owned())].into(),
+        configs: [("segment.bytes", "65536"), ("retention.ms", "-1")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
     };
     client.admin().create_topics(&[topic]).await.unwrap()[0]
 }
