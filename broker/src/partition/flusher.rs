@@ -1,11 +1,13 @@
 //! Group commit: while one `fdatasync` runs, the next group of appends fills.
 //!
 //! *Pattern: write-ahead log.* A partition with something to flush stands in its directory's queue
-//! once, however much is appended to it; a thread takes it out and syncs all of it at once.
+//! once, however much is appended to it; a thread takes it out and syncs all of it at once. When
+//! nobody waits for a flush, the same threads have the kernel begin to write what was appended.
 
 use std::{collections::VecDeque, sync::Arc, thread::JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
+use strandline_storage::log::WritebackJob;
 use tokio::sync::Notify;
 
 use super::Partition;
@@ -17,6 +19,10 @@ const FLUSHERS_PER_DIRECTORY: usize = 2;
 
 /// A flusher needs little more than a system call.
 const FLUSHER_STACK_BYTES: usize = 256 << 10;
+
+/// How many jobs of early writing wait at most: where the disk is slower than the appends, the
+/// kernel's own limits do the rest.
+const WRITEBACKS_MAX: usize = 8;
 
 /// Partitions of one directory that wait for a flush.
 #[derive(Debug, Default)]
@@ -31,7 +37,38 @@ pub struct FlushQueue {
 #[derive(Debug, Default)]
 struct Waiting {
     partitions: VecDeque<Arc<Partition>>,
+    writebacks: VecDeque<WritebackJob>,
+    /// Whether a flusher is at one: another one stays free for whoever waits for a flush.
+    writing_back: WritingBack,
     closed: Closed,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum WritingBack {
+    #[default]
+    Nobody,
+    Somebody,
+}
+
+/// What a flusher does next.
+enum Work {
+    Flush(Arc<Partition>),
+    WriteBack(WritebackJob),
+}
+
+impl Waiting {
+    /// Flushes come first: somebody may wait for them.
+    fn take(&mut self) -> Option<Work> {
+        if let Some(partition) = self.partitions.pop_front() {
+            return Some(Work::Flush(partition));
+        }
+        if self.writing_back == WritingBack::Somebody {
+            return None;
+        }
+        let job = self.writebacks.pop_front()?;
+        self.writing_back = WritingBack::Somebody;
+        Some(Work::WriteBack(job))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +86,29 @@ impl FlushQueue {
         self.notify.notify_one();
     }
 
+    /// Has the kernel begin to write soon, when nobody waits for a flush; dropped if too many wait.
+    pub fn write_back(&self, job: WritebackJob) {
+        let mut waiting = self.waiting.lock();
+        if waiting.writebacks.len() >= WRITEBACKS_MAX {
+            return;
+        }
+        waiting.writebacks.push_back(job);
+        drop(waiting);
+        self.arrived.notify_one();
+        self.notify.notify_one();
+    }
+
+    /// Does one piece of work.
+    fn perform(&self, work: Work) {
+        match work {
+            Work::Flush(partition) => partition.flush(),
+            Work::WriteBack(job) => {
+                job.run();
+                self.waiting.lock().writing_back = WritingBack::Nobody;
+            }
+        }
+    }
+
     /// Lets flushers finish what is in the queue, and end.
     fn close(&self) {
         self.waiting.lock().closed = Closed::Yes;
@@ -56,12 +116,12 @@ impl FlushQueue {
         self.notify.notify_one();
     }
 
-    /// The next partition; waits for one, and returns none once the queue is closed and empty.
-    fn next(&self) -> Option<Arc<Partition>> {
+    /// The next work; waits for it, and returns none once the queue is closed and empty.
+    fn next(&self) -> Option<Work> {
         let mut waiting = self.waiting.lock();
         loop {
-            if let Some(partition) = waiting.partitions.pop_front() {
-                return Some(partition);
+            if let Some(work) = waiting.take() {
+                return Some(work);
             }
             if waiting.closed == Closed::Yes {
                 return None;
@@ -71,12 +131,12 @@ impl FlushQueue {
     }
 
     /// As [`FlushQueue::next`], without a thread to block. Cancel safe.
-    async fn next_async(&self) -> Option<Arc<Partition>> {
+    async fn next_async(&self) -> Option<Work> {
         loop {
             {
                 let mut waiting = self.waiting.lock();
-                if let Some(partition) = waiting.partitions.pop_front() {
-                    return Some(partition);
+                if let Some(work) = waiting.take() {
+                    return Some(work);
                 }
                 if waiting.closed == Closed::Yes {
                     return None;
@@ -115,8 +175,8 @@ impl Flushers {
                             .name(format!("flush-{number}"))
                             .stack_size(FLUSHER_STACK_BYTES)
                             .spawn(move || {
-                                while let Some(partition) = queue.next() {
-                                    partition.flush();
+                                while let Some(work) = queue.next() {
+                                    queue.perform(work);
                                 }
                             })?;
                         flushers.threads.push(thread);
@@ -125,8 +185,8 @@ impl Flushers {
                 Threads::None => {
                     let queue = Arc::clone(queue);
                     flushers.tasks.push(spawn(async move {
-                        while let Some(partition) = queue.next_async().await {
-                            partition.flush();
+                        while let Some(work) = queue.next_async().await {
+                            queue.perform(work);
                             tokio::task::yield_now().await;
                         }
                     }));

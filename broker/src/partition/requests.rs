@@ -12,7 +12,7 @@ use strandline_protocol::{
 };
 use strandline_storage::{
     StorageError,
-    log::{AppendError, ColdRange, ReadError},
+    log::{AppendError, ColdRange, Log, ReadError},
 };
 
 use super::{AckToken, Appended, Look, Partition, Read, ReadFailure, state::outcome_unknown};
@@ -48,7 +48,8 @@ impl Partition {
             );
         }
         let acknowledged = inner.await_ack(acks, appended.end_offset, token);
-        let effects = self.settle(&mut inner, flush);
+        let mut effects = self.settle(&mut inner, flush);
+        effects.writeback = inner.log.as_mut().and_then(Log::writeback_job);
         drop(inner);
         self.perform(effects);
         Ok(Appended {

@@ -17,7 +17,10 @@ use strandline_protocol::{
     ErrorCode, LeaderEpoch, Offset, TopicPartition,
     messages::{Acks, Failure},
 };
-use strandline_storage::{directory::PartitionName, log::Log};
+use strandline_storage::{
+    directory::PartitionName,
+    log::{Log, WritebackJob},
+};
 use tokio::time::Instant;
 
 use super::{AckToken, Acknowledged, Directory, FetchWaits, Figures, Opening};
@@ -86,6 +89,7 @@ pub(super) struct Effects {
     visible: Option<i64>,
     queue: Queue,
     unsynced: Unsynced,
+    pub(super) writeback: Option<WritebackJob>,
 }
 
 impl Effects {
@@ -234,6 +238,9 @@ impl Partition {
         }
         if effects.unsynced == Unsynced::Listed {
             self.directory.has_unsynced(self);
+        }
+        if let Some(job) = effects.writeback {
+            self.directory.queue().write_back(job);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use strandline_client::net::TcpListener;
+use strandline_client::net::{self, TcpListener};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{broker::Broker, connection::Connection, spawn::spawn};
@@ -97,7 +97,7 @@ async fn accept(
             );
             continue;
         }
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = net::prepare(&stream) {
             tracing::debug!(%peer, "cannot turn off the delay of small writes: {error}");
         }
         number += 1;

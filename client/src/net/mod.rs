@@ -32,8 +32,7 @@ impl Clock {
     }
 }
 
-/// Opens a connection to `address` (`HOST:PORT`) within `timeout`; small writes leave at once
-/// (`TCP_NODELAY`).
+/// Opens a connection to `address` (`HOST:PORT`) within `timeout`, and [`prepare`]s it.
 ///
 /// Cancel safe: dropped before it is done, it leaves nothing open.
 ///
@@ -43,7 +42,7 @@ pub async fn connect(address: &str, timeout: Duration) -> io::Result<TcpStream> 
     match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Ok(connected) => {
             let stream = connected?;
-            stream.set_nodelay(true)?;
+            prepare(&stream)?;
             Ok(stream)
         }
         Err(_) => Err(io::Error::new(
@@ -51,6 +50,16 @@ pub async fn connect(address: &str, timeout: Duration) -> io::Result<TcpStream> 
             format!("no answer within {} ms", timeout.as_millis()),
         )),
     }
+}
+
+/// Sets what every connection needs, whoever opened it: small writes leave at once (`TCP_NODELAY`),
+/// and within one machine no congestion control paces what is sent.
+///
+/// # Errors
+/// What the system says of the first; the connection works all the same.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+    backend::tune(stream);
+    stream.set_nodelay(true)
 }
 
 /// Listens on `address` (`HOST:PORT`; port 0 takes a free one).

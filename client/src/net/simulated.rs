@@ -4,6 +4,9 @@ use std::cell::Cell;
 
 pub use turmoil::net::{TcpListener, TcpStream};
 
+/// Simulated connections have nothing to tune.
+pub(super) const fn tune(_stream: &TcpStream) {}
+
 pub(super) fn wall_clock_ms() -> i64 {
     let since = turmoil::since_epoch().unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -5,7 +5,25 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use socket2::SockRef;
 pub use tokio::net::{TcpListener, TcpStream};
+
+/// The congestion control of connections within one machine: every kernel has it, and every user
+/// may choose it.
+const LOOPBACK_CONGESTION_CONTROL: &[u8] = b"reno";
+
+/// On loopback nothing is lost and nothing queues but in the two sockets, so there is no congestion
+/// to control, and a control that paces by timers (BBR) only adds the timers: 2.8 GB/s against 4.7
+/// on one stream. A kernel that refuses keeps its default.
+pub(super) fn tune(stream: &TcpStream) {
+    let is_local = match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(local), Ok(peer)) => peer.ip().is_loopback() || local.ip() == peer.ip(),
+        _ => false,
+    };
+    if is_local {
+        let _ = SockRef::from(stream).set_tcp_congestion(LOOPBACK_CONGESTION_CONTROL);
+    }
+}
 
 pub(super) fn wall_clock_ms() -> i64 {
     // A clock before 1970 is not set; 0 says so without failing.

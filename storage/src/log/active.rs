@@ -8,7 +8,7 @@ use strandline_protocol::{
 };
 
 use super::{
-    LogConfig,
+    LogConfig, WritebackJob,
     indexes::Indexes,
     producer_snapshot::IndexMark,
     segment::Segment,
@@ -181,12 +181,14 @@ impl Active {
         Ok(())
     }
 
-    /// Asks the kernel to begin writing, once `every_bytes` have gathered.
-    pub fn hint_writeback(&mut self, every_bytes: u64) {
-        if every_bytes > 0 && self.size.saturating_sub(self.writeback_to) >= every_bytes {
-            self.file.start_writeback(self.writeback_to..self.size);
-            self.writeback_to = self.size;
+    /// What the kernel should begin to write, once `every_bytes` have gathered.
+    pub fn take_writeback(&mut self, every_bytes: u64) -> Option<WritebackJob> {
+        if every_bytes == 0 || self.size.saturating_sub(self.writeback_to) < every_bytes {
+            return None;
         }
+        let range = self.writeback_to..self.size;
+        self.writeback_to = self.size;
+        Some(WritebackJob::new(Arc::clone(&self.file), range))
     }
 
     /// How much of the index files is good once they are written.

@@ -233,7 +233,6 @@ impl Log {
         if let Err(error) = active.write(header, records) {
             return Err(self.failed(error).into());
         }
-        active.hint_writeback(self.config.writeback_bytes);
         self.producers.note(header, now);
         self.end = header.end_offset();
         self.progress.is_dirty = true;

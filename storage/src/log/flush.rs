@@ -3,7 +3,7 @@
 //! *Pattern: write-ahead log.* The durable offset advances over contiguous synced bytes only, to
 //! the end that was published before the sync began.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use strandline_protocol::Offset;
 
@@ -30,6 +30,26 @@ pub struct FlushOutcome {
     result: Result<(), FsError>,
     end: Offset,
     cuts: u64,
+}
+
+/// Has the kernel begin to write what was appended, so that a later sync has less to do and no storm
+/// of writes builds up. Makes nothing durable, and may be dropped. Runs without the lock, on any
+/// thread; it costs about as much time as the append did.
+#[derive(Debug)]
+pub struct WritebackJob {
+    file: Arc<dyn File>,
+    range: Range<u64>,
+}
+
+impl WritebackJob {
+    pub(super) const fn new(file: Arc<dyn File>, range: Range<u64>) -> Self {
+        Self { file, range }
+    }
+
+    /// Hands the bytes to the disk without waiting for it, unless its queue is full.
+    pub fn run(self) {
+        self.file.start_writeback(self.range);
+    }
 }
 
 impl FlushJob {
@@ -74,6 +94,13 @@ impl Log {
             end: self.end,
             cuts: self.progress.cuts,
         })
+    }
+
+    /// What the kernel should begin to write by now: at most one job for every
+    /// [`LogConfig::writeback_bytes`](super::LogConfig::writeback_bytes) appended.
+    pub fn writeback_job(&mut self) -> Option<WritebackJob> {
+        let every_bytes = self.config.writeback_bytes;
+        self.active.as_mut()?.take_writeback(every_bytes)
     }
 
     /// Takes in what became of a job, and returns [`Log::durable`].

@@ -71,7 +71,7 @@ pub use append::Appended;
 pub use checkpoint::CheckpointJob;
 pub use config::LogConfig;
 pub use errors::{AppendError, ReadError};
-pub use flush::{FlushJob, FlushOutcome};
+pub use flush::{FlushJob, FlushOutcome, WritebackJob};
 pub use read::{ColdRange, Fetched};
 pub use recovery::{RecoveryHint, RecoveryReport, Shutdown};
 pub use retention::Removed;
