@@ -40,7 +40,17 @@ impl BufferPool {
             return buffer;
         }
         drop(kept);
-        vec![0; bytes.max(BUFFER_BYTES)]
+        vec![0; Self::bytes_for(bytes)]
+    }
+
+    /// The size of a buffer for `bytes` bytes: few sizes, so that buffers fit again.
+    #[must_use]
+    pub const fn bytes_for(bytes: usize) -> usize {
+        match bytes.checked_next_multiple_of(BUFFER_BYTES) {
+            Some(0) => BUFFER_BYTES,
+            Some(rounded) => rounded,
+            None => bytes,
+        }
     }
 
     /// Keeps the buffer for somebody else, or frees it if enough are kept.

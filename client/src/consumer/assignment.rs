@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use strandline_protocol::{
-    ErrorClass, ErrorCode, Offset, PartitionId, TopicId, messages::FetchedPartition,
+    ErrorClass, ErrorCode, Offset, PartitionId, TopicId, batch::split_batches,
+    messages::FetchedPartition,
 };
 use tokio::time::Instant;
 
@@ -18,8 +19,8 @@ pub(super) enum Stage {
     Idle,
     /// An answer.
     Fetching,
-    /// That the application takes what was fetched.
-    Fetched,
+    /// That the application hears of a failure.
+    Failed,
 }
 
 /// One assigned partition.
@@ -30,6 +31,8 @@ pub(super) struct Assignment {
     pub(super) partition: PartitionId,
     /// What the application gets next.
     pub(super) position: Offset,
+    /// What is fetched next: ahead of `position` by what waits for the application.
+    pub(super) fetch_position: Offset,
     pub(super) high_watermark: Option<Offset>,
     /// Where reading ends, in `poll_to_end`.
     pub(super) end: Option<Offset>,
@@ -57,9 +60,25 @@ impl Assignment {
     /// Moves; what was fetched is not wanted any more.
     pub(super) fn move_to(&mut self, position: Offset) {
         self.position = position;
+        self.fetch_from(position);
+        self.not_before = None;
+    }
+
+    /// Fetches from there on; what is on its way is not wanted any more.
+    fn fetch_from(&mut self, position: Offset) {
+        self.fetch_position = position;
         self.generation += 1;
         self.stage = Stage::Idle;
-        self.not_before = None;
+    }
+
+    /// An answer has come: goes on behind the batches in `bytes` as far as their headers tell, so
+    /// that the next fetch is on its way while their checksums are computed. If they turn out to be
+    /// damaged, [`Assignment::receive`] goes back.
+    pub(super) fn go_on_behind(&mut self, bytes: &[u8]) {
+        self.stage = Stage::Idle;
+        for batch in split_batches(bytes).map_while(Result::ok) {
+            self.fetch_position = self.fetch_position.max(batch.header().end_offset());
+        }
     }
 
     /// Whether nothing more is wanted.
@@ -67,10 +86,14 @@ impl Assignment {
         self.end.is_some_and(|end| self.position >= end)
     }
 
+    fn is_fetched_to_end(&self) -> bool {
+        self.end.is_some_and(|end| self.fetch_position >= end)
+    }
+
     /// Whether it is to be fetched now.
     pub(super) fn wants_fetch(&self, now: Instant) -> bool {
         self.stage == Stage::Idle
-            && !self.is_at_end()
+            && !self.is_fetched_to_end()
             && self.not_before.is_none_or(|pause| pause <= now)
     }
 
@@ -80,23 +103,28 @@ impl Assignment {
         self.not_before = Some(now + self.backoff.next_pause());
     }
 
-    /// Takes in what the leader said, with the bytes that belong to it.
+    /// Takes in what the leader said about a fetch that began at `from`, with the bytes that belong
+    /// to it. Nothing of this partition waits for the application meanwhile.
     pub(super) fn receive(
         &mut self,
         answer: FetchedPartition,
         bytes: &Bytes,
+        from: Offset,
         policy: OutOfRange,
         now: Instant,
     ) -> Brought {
-        self.stage = Stage::Idle;
+        if !answer.failure.error.is_none() || bytes.is_empty() {
+            // The next fetch is not on its way yet.
+            self.stage = Stage::Idle;
+        }
         match answer.failure.error {
             ErrorCode::NONE => {}
-            ErrorCode::OFFSET_OUT_OF_RANGE => return self.out_of_range(&answer, policy),
+            ErrorCode::OFFSET_OUT_OF_RANGE => return self.out_of_range(&answer, from, policy),
             ErrorCode::CORRUPT => {
                 return Brought::Failure(ClientError::Corrupt {
                     topic: self.topic.to_string(),
                     partition: self.partition,
-                    offset: self.position,
+                    offset: from,
                     next_good: answer.next_good_offset,
                     reason: answer.failure.message,
                 });
@@ -116,15 +144,19 @@ impl Assignment {
         self.backoff.reset();
         self.not_before = None;
         self.high_watermark = Some(answer.high_watermark);
-        self.decode(answer.high_watermark, bytes)
+        self.decode(answer.high_watermark, from, bytes)
     }
 
-    fn decode(&mut self, high_watermark: Offset, bytes: &Bytes) -> Brought {
+    fn decode(&mut self, high_watermark: Offset, from: Offset, bytes: &Bytes) -> Brought {
         let topic = Arc::clone(&self.topic);
         let partition = self.partition;
-        let decoded = Records::decode(topic, partition, self.position, high_watermark, bytes);
+        let decoded = Records::decode(topic, partition, from, high_watermark, bytes);
         let mut records = decoded.records;
         let mut next = decoded.next;
+        if next != self.fetch_position {
+            // The headers were wrong.
+            self.fetch_from(next);
+        }
         if let Some(end) = self.end {
             records.cut(end);
             next = next.min(end);
@@ -148,20 +180,26 @@ impl Assignment {
         }
     }
 
-    fn out_of_range(&mut self, answer: &FetchedPartition, policy: OutOfRange) -> Brought {
-        match policy {
-            OutOfRange::Beginning => self.position = answer.log_start_offset,
-            OutOfRange::End => self.position = answer.high_watermark,
+    fn out_of_range(
+        &mut self,
+        answer: &FetchedPartition,
+        from: Offset,
+        policy: OutOfRange,
+    ) -> Brought {
+        self.position = match policy {
+            OutOfRange::Beginning => answer.log_start_offset,
+            OutOfRange::End => answer.high_watermark,
             OutOfRange::Error => {
                 return Brought::Failure(ClientError::OutOfRange {
                     topic: self.topic.to_string(),
                     partition: self.partition,
-                    offset: self.position,
+                    offset: from,
                     start: answer.log_start_offset,
                     end: answer.high_watermark,
                 });
             }
-        }
+        };
+        self.fetch_position = self.position;
         Brought::Nothing
     }
 }

@@ -126,6 +126,7 @@ impl Consumer {
                     topic_id: topic.id,
                     partition,
                     position,
+                    fetch_position: position,
                     high_watermark: None,
                     end: None,
                     stage: Stage::Idle,
@@ -302,7 +303,9 @@ impl Consumer {
             let Some(it) = assignment.filter(|it| it.generation == generation) else {
                 continue;
             };
-            it.stage = Stage::Idle;
+            if it.stage == Stage::Failed {
+                it.stage = Stage::Idle;
+            }
             return Some(match ready {
                 Ready::Records { records, next, .. } => {
                     it.position = next;
@@ -360,7 +363,7 @@ impl Consumer {
             if let Some(topic) = topic
                 && topic.id != it.topic_id
             {
-                it.stage = Stage::Fetched;
+                it.stage = Stage::Failed;
                 let error = ClientError::TopicDeleted {
                     topic: it.topic.to_string(),
                 };
@@ -388,7 +391,7 @@ impl Consumer {
                 partitions.push(FetchPartition {
                     topic_id: it.topic_id,
                     partition: it.partition,
-                    fetch_offset: it.position,
+                    fetch_offset: it.fetch_position,
                     bytes_max: u32::try_from(self.options.partition_bytes_max).unwrap_or(u32::MAX),
                     current_leader_epoch: None,
                 });
@@ -409,6 +412,7 @@ impl Consumer {
             Ok((response, payload)) => {
                 let mut payload = payload;
                 let mut fetched = answer.fetched.into_iter();
+                let mut brought = Vec::new();
                 for partition in response.partitions {
                     let bytes = usize::try_from(partition.bytes).unwrap_or(usize::MAX);
                     let bytes = payload.split_to(bytes.min(payload.len()));
@@ -419,16 +423,34 @@ impl Consumer {
                     let Some(it) = assignment.filter(|it| it.generation == generation) else {
                         continue;
                     };
-                    let brought = it.receive(partition, &bytes, self.options.out_of_range, now);
-                    self.keep(index, generation, brought);
+                    let from = it.fetch_position;
+                    if partition.failure.error.is_none() && !bytes.is_empty() {
+                        it.go_on_behind(&bytes);
+                    }
+                    brought.push((index, from, partition, bytes));
                 }
                 // Left out of the answer: asked for again.
                 self.pause(fetched, now);
+                self.send_fetches(now);
+                for (index, from, partition, bytes) in brought {
+                    let policy = self.options.out_of_range;
+                    let assignment = self.assignments.get_mut(index);
+                    let brought =
+                        assignment.map(|it| it.receive(partition, &bytes, from, policy, now));
+                    if let Some(brought) = brought {
+                        self.keep(index, brought);
+                    }
+                }
             }
             Err(error) => {
                 let transient = !matches!(error.class(), ErrorClass::Fatal | ErrorClass::Fenced);
-                if !transient && let Some(&(index, generation)) = answer.fetched.first() {
-                    self.keep(index, generation, Brought::Failure(error));
+                let first = answer.fetched.first().filter(|_| !transient);
+                let is_current = |&&(index, generation): &&(usize, u64)| {
+                    let assignment = self.assignments.get(index);
+                    assignment.is_some_and(|it| it.generation == generation)
+                };
+                if let Some(&(index, _)) = first.filter(is_current) {
+                    self.keep(index, Brought::Failure(error));
                 }
                 for (index, _) in &answer.fetched {
                     let topic = self.assignments.get(*index).map(|it| Arc::clone(&it.topic));
@@ -450,17 +472,17 @@ impl Consumer {
         }
     }
 
-    fn keep(&mut self, index: usize, generation: u64, brought: Brought) {
+    fn keep(&mut self, index: usize, brought: Brought) {
         let Some(it) = self.assignments.get_mut(index) else {
             return;
         };
+        let generation = it.generation;
         match brought {
             Brought::Nothing => {}
             Brought::WrongBroker => {
                 self.to_refresh.insert(Arc::clone(&it.topic));
             }
             Brought::Records(records, next) => {
-                it.stage = Stage::Fetched;
                 self.ready.push_back(Ready::Records {
                     index,
                     generation,
@@ -469,7 +491,7 @@ impl Consumer {
                 });
             }
             Brought::Failure(error) => {
-                it.stage = Stage::Fetched;
+                it.stage = Stage::Failed;
                 self.ready.push_back(Ready::Failure {
                     index,
                     generation,

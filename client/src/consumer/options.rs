@@ -27,7 +27,7 @@ pub struct ConsumerOptions {
     /// The first batch comes whole even if it is larger. Larger is faster, and takes that much
     /// memory twice: one fetch is worked on while the next is on its way.
     pub fetch_bytes_max: usize,
-    /// How much of one partition a fetch brings at most, in bytes. Default 1 MiB. Smaller spreads a
+    /// How much of one partition a fetch brings at most, in bytes. Default 2 MiB. Smaller spreads a
     /// fetch over more partitions.
     pub partition_bytes_max: usize,
     /// How much is worth an answer, in bytes. Default 1: the first record. More gives larger
@@ -43,7 +43,7 @@ impl Default for ConsumerOptions {
     fn default() -> Self {
         Self {
             fetch_bytes_max: 4 << 20,
-            partition_bytes_max: 1 << 20,
+            partition_bytes_max: 2 << 20,
             fetch_bytes_min: 1,
             wait_max: Duration::from_millis(500),
             out_of_range: OutOfRange::Error,

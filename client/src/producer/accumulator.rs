@@ -36,8 +36,26 @@ pub(super) enum NotTaken {
     NoRoom,
     /// The topic has to be asked for.
     TopicNeeded,
-    /// It never will be.
-    Refused(ClientError),
+    /// It never will be. In a box, so that the way of records that are taken moves little.
+    Refused(Box<ClientError>),
+}
+
+impl NotTaken {
+    /// What one is told who does not wait.
+    #[cold]
+    pub(super) fn without_waiting(self) -> ClientError {
+        let what = match self {
+            Self::Refused(error) => return *error,
+            Self::NoRoom => "for room in memory",
+            Self::TopicNeeded => "until the topic has been asked for",
+        };
+        ClientError::WouldWait { what }
+    }
+
+    #[cold]
+    fn refused(error: ClientError) -> Self {
+        Self::Refused(Box::new(error))
+    }
 }
 
 /// Whether the sender has to be woken.
@@ -155,13 +173,14 @@ impl Accumulator {
     }
 
     /// Puts a record into its batch.
+    #[inline]
     pub(super) fn append(
         &mut self,
         record: &NewRecord<'_>,
         timestamp: Timestamp,
     ) -> Result<(Delivery, Wake), NotTaken> {
         if let Some(error) = &self.closed {
-            return Err(NotTaken::Refused(error.clone()));
+            return Err(NotTaken::refused(error.clone()));
         }
         // One record is taken however large it is: it could never be sent otherwise.
         if self.memory >= self.options.memory_bytes_max {
@@ -172,18 +191,13 @@ impl Accumulator {
         };
         let index = queues
             .choose(record, &self.options)
-            .map_err(NotTaken::Refused)?;
+            .map_err(NotTaken::refused)?;
         let spare = &mut self.spare;
         let appended = queues.append_to(index, record, timestamp, &self.options, spare);
-        let (delivery, bytes, wake) = appended.map_err(NotTaken::Refused)?;
+        let (delivery, bytes, wake) = appended.map_err(NotTaken::refused)?;
         self.memory += bytes;
-        if wake == Wake::Yes
-            && let Some(partition) = queues.partitions.get_mut(index)
-            && !partition.active
-        {
-            partition.active = true;
-            let name = Arc::clone(&queues.topic.name);
-            self.active.insert((name, index));
+        if wake == Wake::Yes {
+            queues.activate(index, &mut self.active);
         }
         Ok((delivery, wake))
     }
@@ -235,7 +249,19 @@ impl Accumulator {
 }
 
 impl TopicQueues {
+    /// Has the sender look at a partition.
+    #[cold]
+    fn activate(&mut self, index: usize, active: &mut BTreeSet<(Arc<str>, usize)>) {
+        if let Some(partition) = self.partitions.get_mut(index)
+            && !partition.active
+        {
+            partition.active = true;
+            active.insert((Arc::clone(&self.topic.name), index));
+        }
+    }
+
     /// Which partition the record belongs to.
+    #[inline]
     fn choose(
         &mut self,
         record: &NewRecord<'_>,
@@ -279,6 +305,7 @@ impl TopicQueues {
     }
 
     /// Encodes the record; tells how much memory it takes.
+    #[inline]
     fn append_to(
         &mut self,
         index: usize,
@@ -304,21 +331,13 @@ impl TopicQueues {
         let mut wake = Wake::No;
         loop {
             if partition.open.is_none() {
-                let mut builder = BatchBuilder::new(self.codec, options.batch_bytes);
-                if let Some(buffer) = spare.pop() {
-                    builder.recycle(buffer);
-                }
-                partition.open = Some(Unsent {
-                    builder,
-                    outcome: Arc::default(),
-                    opened: Instant::now(),
-                    memory: 0,
-                });
+                partition.open = Some(open_batch(self.codec, options, spare));
                 wake = Wake::Yes;
             }
             let Some(open) = &mut partition.open else {
                 continue;
             };
+            // The way of nearly every record.
             match open.builder.try_append(limit, encoded) {
                 Ok(delta) => {
                     let bytes = open.builder.estimated_bytes().saturating_sub(open.memory);
@@ -346,6 +365,21 @@ impl TopicQueues {
                 }
             }
         }
+    }
+}
+
+/// A batch without records, in memory that was used before if there is any.
+#[cold]
+fn open_batch(codec: Codec, options: &ProducerOptions, spare: &mut Vec<BytesMut>) -> Unsent {
+    let mut builder = BatchBuilder::new(codec, options.batch_bytes);
+    if let Some(buffer) = spare.pop() {
+        builder.recycle(buffer);
+    }
+    Unsent {
+        builder,
+        outcome: Arc::default(),
+        opened: Instant::now(),
+        memory: 0,
     }
 }
 

@@ -142,10 +142,11 @@ impl Producer {
     /// [`ClientError::UnknownTopic`], [`ClientError::UnknownPartition`],
     /// [`ClientError::RecordTooLarge`], [`ClientError::Fenced`], [`ClientError::Closed`];
     /// [`ClientError::TimedOutBeforeSending`] if there is no room within `delivery_timeout`.
+    #[inline]
     pub async fn send(&self, record: NewRecord<'_>) -> Result<Delivery, ClientError> {
         match self.append(&record) {
             Ok(delivery) => Ok(delivery),
-            Err(NotTaken::Refused(error)) => Err(error),
+            Err(NotTaken::Refused(error)) => Err(*error),
             Err(NotTaken::NoRoom | NotTaken::TopicNeeded) => self.send_waiting(record).await,
         }
     }
@@ -161,7 +162,7 @@ impl Producer {
                 room.as_mut().enable();
                 match self.append(&record) {
                     Ok(delivery) => return Ok(delivery),
-                    Err(NotTaken::Refused(error)) => return Err(error),
+                    Err(NotTaken::Refused(error)) => return Err(*error),
                     Err(NotTaken::NoRoom) => room.await,
                     Err(NotTaken::TopicNeeded) => {
                         let topic = shared.cluster.topic(record.topic).await?;
@@ -190,16 +191,13 @@ impl Producer {
     ///
     /// # Errors
     /// As [`Producer::send`], and [`ClientError::WouldWait`].
+    #[inline]
     pub fn try_send(&self, record: NewRecord<'_>) -> Result<Delivery, ClientError> {
-        let would_wait = |what| Err(ClientError::WouldWait { what });
-        match self.append(&record) {
-            Ok(delivery) => Ok(delivery),
-            Err(NotTaken::Refused(error)) => Err(error),
-            Err(NotTaken::NoRoom) => would_wait("for room in memory"),
-            Err(NotTaken::TopicNeeded) => would_wait("until the topic has been asked for"),
-        }
+        self.append(&record).map_err(NotTaken::without_waiting)
     }
 
+    /// Inlined into its callers, so that a delivery is never moved through memory.
+    #[inline]
     fn append(&self, record: &NewRecord<'_>) -> Result<Delivery, NotTaken> {
         let shared = &self.handle.shared;
         let timestamp = record.timestamp.unwrap_or_else(|| Clock.now());

@@ -42,8 +42,9 @@ pub struct ProducerOptions {
     /// `None` is sent once and never answered: no offset, no error, no retry.
     pub acks: Acks,
     /// How much a batch holds before the next one begins, in bytes before compression. Default
-    /// 256 KiB. Larger carries more per request and compresses better, smaller is quicker to
-    /// acknowledge and needs less memory. A larger record gets a batch of its own.
+    /// 1 MiB, which only a busy producer fills: a batch is sent as soon as the partition is idle.
+    /// Larger carries more per request and compresses better, smaller is quicker to acknowledge and
+    /// needs less memory. A larger record gets a batch of its own.
     pub batch_bytes: usize,
     /// How long a batch that is not full waits for more records. Default 0: nothing waits while the
     /// partition is idle, and while requests are in flight a batch fills until one of them is
@@ -71,7 +72,7 @@ impl Default for ProducerOptions {
     fn default() -> Self {
         Self {
             acks: Acks::All,
-            batch_bytes: 256 << 10,
+            batch_bytes: 1 << 20,
             linger: Duration::ZERO,
             in_flight_max: 5,
             memory_bytes_max: 64 << 20,

@@ -91,8 +91,9 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// A builder whose batches are compressed by `codec` and are expected to take `bytes_hint`
-    /// bytes, which are allocated at the first record.
+    /// A builder whose batches are compressed by `codec` and are expected to take at most
+    /// `bytes_hint` bytes: its buffer grows to that by doubling, so that a small batch takes little
+    /// memory.
     #[must_use]
     pub fn new(codec: Codec, bytes_hint: usize) -> Self {
         Self {
@@ -249,11 +250,15 @@ impl BatchBuilder {
         }
     }
 
-    /// To the expected size at once, and beyond it by doubling.
+    /// By doubling, but to the expected size exactly.
     #[cold]
     fn grow(&mut self, end: usize) {
-        let doubled = self.buffer.len().saturating_mul(2);
-        let target = end.max(doubled).max(self.bytes_hint);
+        let doubled = self.buffer.len().saturating_mul(2).max(BYTES_FIRST);
+        let target = if end <= self.bytes_hint {
+            doubled.min(self.bytes_hint).max(end)
+        } else {
+            doubled.max(end)
+        };
         self.buffer
             .reserve(target.saturating_sub(self.buffer.len()));
     }
@@ -297,6 +302,9 @@ impl BatchBuilder {
         }
     }
 }
+
+/// How much a buffer takes at first.
+const BYTES_FIRST: usize = 4 << 10;
 
 /// Lengths within a batch are 32 bits.
 const BYTES_MAX: usize = 0x7fff_ffff;

@@ -9,9 +9,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use strandline_client::{
-    Client, ClientError, Compression, Delivery, NewRecord, Producer, ProducerOptions,
-};
+use strandline_client::{Client, ClientError, Compression, Delivery, ProducerOptions};
 use strandline_protocol::{
     ErrorCode, Timestamp,
     messages::{Acks, NewTopic},
@@ -72,17 +70,6 @@ pub fn producer_options(load: &LoadArguments, partitions: usize) -> ProducerOpti
 pub fn share(total: u64, number: u32, of: u32) -> u64 {
     let (number, of) = (u64::from(number), u64::from(of.max(1)));
     total / of + u64::from(number < total % of)
-}
-
-/// Puts a record into its batch; waits for room only if there is none.
-///
-/// # Errors
-/// As the producer's `send`.
-pub async fn send(producer: &Producer, record: NewRecord<'_>) -> Result<Delivery, ClientError> {
-    match producer.try_send(record) {
-        Err(ClientError::WouldWait { .. }) => producer.send(record).await,
-        sent => sent,
-    }
 }
 
 /// The time of the system's clock.

@@ -15,7 +15,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 use super::{
     LoadArguments,
     load::{
-        Latencies, Schedule, ensure_topic, now, producer_options, send, share, sleep_exactly,
+        Latencies, Schedule, ensure_topic, now, producer_options, share, sleep_exactly,
         warm_up_records,
     },
     payload::Payload,
@@ -26,9 +26,11 @@ use crate::cli::{connection::ConnectionArguments, error::CommandError, quantity}
 /// How many records are sent unless it is said.
 pub const RECORDS_DEFAULT: u64 = 1_000_000;
 
-/// At full speed, the latency of one in so many records is measured: a prime, so that it meets
-/// records at every place of a batch.
-const SAMPLE_EVERY: u64 = 61;
+/// At full speed, the latency of one in so many records is measured, as to measure all would take
+/// longer than to send them: a prime, so that it meets records at every place of a batch.
+const fn sample_every(record_size: usize) -> u64 {
+    if record_size < 512 { 509 } else { 61 }
+}
 
 /// After how many bytes a producer lets others of its thread run.
 const YIELD_BYTES: usize = 256 << 10;
@@ -140,18 +142,23 @@ impl Sender {
     async fn at_full_speed(mut self) -> Result<(), ClientError> {
         let yield_every = YIELD_BYTES.div_ceil(self.payload.size().max(1));
         let yield_every = quantity::length(yield_every);
+        let sample_every = sample_every(self.payload.size());
         let mut timestamp = now();
         for number in 0..self.records {
             let stamp = (self.first + number).to_le_bytes();
             let value = self.payload.next(&stamp);
-            let record = NewRecord::to(&self.topic).value(value).timestamp(timestamp);
-            if number.is_multiple_of(SAMPLE_EVERY) {
+            let begun = number.is_multiple_of(sample_every).then(Instant::now);
+            if begun.is_some() {
                 timestamp = now();
-                let begun = Instant::now();
-                self.latencies
-                    .watch(begun, send(&self.producer, record).await?);
-            } else {
-                drop(send(&self.producer, record).await?);
+            }
+            let record = NewRecord::to(&self.topic).value(value).timestamp(timestamp);
+            let delivery = match self.producer.try_send(record) {
+                Ok(delivery) => delivery,
+                Err(ClientError::WouldWait { .. }) => self.producer.send(record).await?,
+                Err(error) => return Err(error),
+            };
+            if let Some(begun) = begun {
+                self.latencies.watch(begun, delivery);
             }
             if number.is_multiple_of(yield_every) {
                 tokio::task::yield_now().await;

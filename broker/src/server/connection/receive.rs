@@ -11,10 +11,7 @@ use std::{
 use strandline_protocol::frame::{FrameError, FrameHeader, HEADER_BYTES};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::server::{
-    buffers::{BUFFER_BYTES, BufferPool},
-    memory::Reservation,
-};
+use crate::server::{buffers::BufferPool, memory::Reservation};
 
 /// What an idle connection owns, in bytes.
 const SMALL_BYTES: usize = 4 << 10;
@@ -198,7 +195,7 @@ impl Receive {
     /// What must be reserved for a frame of `bytes` bytes: at least a shared buffer.
     #[must_use]
     pub fn reservation_for(bytes: usize) -> usize {
-        bytes.max(BUFFER_BYTES)
+        BufferPool::bytes_for(bytes)
     }
 
     fn bytes(&mut self) -> &mut [u8] {
