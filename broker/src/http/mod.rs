@@ -39,7 +39,7 @@ Strandline
 
 /metrics  figures for Prometheus
 /healthz  200 while the process answers
-/readyz   200 while the broker serves clients, else 503 and the reason
+/readyz   200 while the broker serves clients and all its partitions, else 503 and the reason
 ";
 
 #[derive(Clone)]

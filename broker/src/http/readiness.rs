@@ -2,47 +2,77 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 /// Whether the broker serves clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ready {
     /// It does.
     Yes,
-    /// It does not, for this reason.
+    /// It does not, or not all of them, for this reason.
     No(String),
 }
 
 /// Shared between the broker, which sets it, and the HTTP listener, which tells it.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    state: Arc<ArcSwap<Ready>>,
+    state: Arc<Mutex<State>>,
+}
+
+/// In the order in which they follow each other; there is no way back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Starting,
+    /// So many of so many partitions are open, or could not be opened.
+    Recovering {
+        done: usize,
+        of: usize,
+    },
+    Ready,
+    Ended(String),
 }
 
 impl Readiness {
     /// Not ready: the broker starts.
     #[must_use]
     pub fn starting() -> Self {
-        let ready = Ready::No("the broker is starting".to_owned());
         Self {
-            state: Arc::new(ArcSwap::from_pointee(ready)),
+            state: Arc::new(Mutex::new(State::Starting)),
         }
     }
 
-    /// The broker serves clients from now on.
+    /// Clients are served; of the broker's `of` partitions, `done` are open, or could not be opened.
+    pub fn recovering(&self, done: usize, of: usize) {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Starting | State::Recovering { .. }) {
+            *state = State::Recovering { done, of };
+        }
+    }
+
+    /// The broker serves clients from now on, unless it has stopped doing so for good.
     pub fn ready(&self) {
-        self.state.store(Arc::new(Ready::Yes));
+        let mut state = self.state.lock();
+        if !matches!(*state, State::Ended(_)) {
+            *state = State::Ready;
+        }
     }
 
     /// The broker does not serve clients from now on, for this reason: it shuts down, or has no
     /// data directory left.
     pub fn not_ready(&self, reason: impl Into<String>) {
-        self.state.store(Arc::new(Ready::No(reason.into())));
+        *self.state.lock() = State::Ended(reason.into());
     }
 
     /// What was last said.
     #[must_use]
     pub fn get(&self) -> Ready {
-        self.state.load().as_ref().clone()
+        match &*self.state.lock() {
+            State::Starting => Ready::No("the broker is starting".to_owned()),
+            State::Recovering { done, of } => Ready::No(format!(
+                "the broker is recovering: {done} of {of} partitions are done"
+            )),
+            State::Ready => Ready::Yes,
+            State::Ended(reason) => Ready::No(reason.clone()),
+        }
     }
 }

@@ -27,12 +27,19 @@ async fn readiness_follows_the_broker() {
 
     let page = get_page(address, "/readyz").await;
     assert!(page.starts_with("HTTP/1.1 503") && page.ends_with("the broker is starting\n"));
+    readiness.recovering(3, 10);
+    let page = get_page(address, "/readyz").await;
+    assert!(page.starts_with("HTTP/1.1 503") && page.contains("3 of 10 partitions"));
     readiness.ready();
     let page = get_page(address, "/readyz").await;
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    readiness.recovering(3, 10);
+    assert_eq!(readiness.get(), Ready::Yes);
     readiness.not_ready("the broker is shutting down");
     let page = get_page(address, "/readyz").await;
     assert!(page.starts_with("HTTP/1.1 503") && page.contains("shutting down"));
+    readiness.ready();
+    assert!(matches!(readiness.get(), Ready::No(_)));
     assert!(
         get_page(address, "/healthz")
             .await

@@ -86,6 +86,9 @@ catalogue! {
     TOPIC_RECORDS_OUT = "strandline_topic_records_out_total", Counter, "records", ["topic"],
         "Records in the batches served to consumers.";
 
+    PARTITIONS = "strandline_partitions", Gauge, "partitions", ["state"],
+        "Partitions of this broker: open, recovering (since the start), offline (could not be \
+         opened; the log says why).";
     PARTITION_START = "strandline_partition_log_start_offset", Gauge, "offset",
         ["topic", "partition"],
         "The first offset that the partition still has.";

@@ -10,7 +10,7 @@ use strandline_protocol::ids::{Offset, PartitionId};
 
 use super::catalogue::{
     DIRECTORY_FREE, DIRECTORY_ONLINE, MEMORY, MEMORY_LIMIT, Metric, PARTITION_BYTES, PARTITION_END,
-    PARTITION_HIGH_WATERMARK, PARTITION_SEGMENTS, PARTITION_START,
+    PARTITION_HIGH_WATERMARK, PARTITION_SEGMENTS, PARTITION_START, PARTITIONS,
 };
 
 /// What a partition tells about itself.
@@ -59,6 +59,11 @@ impl Scrape {
         self.sample(&PARTITION_HIGH_WATERMARK, &labels, figures.high_watermark.0);
         self.sample(&PARTITION_BYTES, &labels, figures.bytes);
         self.sample(&PARTITION_SEGMENTS, &labels, figures.segments);
+    }
+
+    /// Tells how many partitions are in a state.
+    pub fn partitions(&mut self, state: &str, count: usize) {
+        self.sample(&PARTITIONS, &[state], count);
     }
 
     /// Tells the figures of one data directory.

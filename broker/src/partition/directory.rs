@@ -40,6 +40,8 @@ pub struct Directory {
     failures: Failures,
     /// Whether the last append found the disk full.
     full: AtomicBool,
+    /// Whether a log lies in it that a crash has left, and that nobody has recovered since.
+    unclosed: AtomicBool,
     /// Partitions with bytes that nobody has asked to be flushed.
     unsynced: Mutex<Listed>,
     /// Partitions whose recovery point may have moved.
@@ -79,6 +81,7 @@ impl Directory {
             metrics,
             failures,
             full: AtomicBool::new(false),
+            unclosed: AtomicBool::new(false),
             unsynced: Mutex::default(),
             synced: Mutex::default(),
             checkpoint: Mutex::new(Points {
@@ -289,12 +292,22 @@ impl Directory {
         }
     }
 
-    /// Ends the work: leaves the clean-shutdown mark. Every log was closed before.
+    /// A log in it stays as a crash has left it: no clean-shutdown mark may speak for it.
+    pub fn leave_unclosed(&self) {
+        self.unclosed.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the work: leaves the clean-shutdown mark, unless a log was left unclosed. Every other
+    /// one was closed before.
     ///
     /// # Errors
     /// If the directory is offline or the disk fails; the next start recovers then.
     pub fn close_clean(&self, epoch: BrokerEpoch) -> Result<(), StorageError> {
         let checkpoint = self.checkpoint.lock().checkpoint.clone();
+        if self.unclosed.load(Ordering::Relaxed) {
+            self.data.write_checkpoint(&checkpoint)?;
+            return self.data.write_checkpoint_for_kafka(&checkpoint);
+        }
         self.data.close_clean(epoch, &checkpoint)
     }
 

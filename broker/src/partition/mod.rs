@@ -12,6 +12,7 @@ mod care;
 mod configuration;
 mod directory;
 mod flusher;
+mod opener;
 mod reconcile;
 mod registry;
 mod requests;
@@ -23,8 +24,9 @@ mod waits;
 pub use configuration::log_config;
 pub use directory::{Directory, Failures, metadata_name};
 pub use flusher::{FlushQueue, Flushers};
-pub use reconcile::Reconciler;
-pub use registry::Partitions;
+pub use opener::{OpenQueue, Opener, Wanted};
+pub use reconcile::{Followed, Reconciler, Retired};
+pub use registry::{PartitionCounts, Partitions};
 pub use state::Partition;
 pub use tokens::{
     AckToken, Acknowledged, Appended, FetchToken, Figures, Look, Opening, Read, ReadFailure,

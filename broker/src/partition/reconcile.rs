@@ -3,84 +3,51 @@
 //! *Pattern: state watch.* Data is deleted only because a topic is known to be deleted. A directory
 //! that no metadata speaks of is set aside for an operator to look at.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use parking_lot::Mutex;
-use strandline_client::net::{Clock, random};
-use strandline_core::{
-    TopicConfig,
-    metadata::{Image, Topic},
-};
-use strandline_protocol::{
-    BrokerId, DirectoryId, ErrorCode, LeaderEpoch, Offset, TopicPartition, messages::Failure,
-};
-use strandline_storage::{
-    StorageError,
-    directory::PartitionName,
-    log::{Log, Shutdown},
-};
+use strandline_core::{TopicConfig, metadata::Image};
+use strandline_protocol::{BrokerId, Offset, TopicPartition};
+use strandline_storage::{StorageError, directory::PartitionName};
 
 use super::{
-    Directory, FetchWaits, Opening, Partition, Partitions, configuration::log_config,
-    directory::metadata_name,
+    Directory, Opener, Wanted, directory::metadata_name, opener::random_bytes, registry::Gone,
 };
-use crate::{metrics::Metrics, server::spawn::Threads};
 
-/// How many threads open partitions at most.
-const OPENING_THREADS_MAX: usize = 8;
+/// A partition's directory that carries its name no more, and which data directory it lies in.
+pub type Retired = (Arc<Directory>, PathBuf);
+
+/// What is left to be done after a change of metadata.
+#[derive(Debug)]
+#[must_use = "partitions wait to be opened"]
+pub struct Followed {
+    /// Directories of deleted partitions, whose files may be removed in the background.
+    pub retired: Vec<Retired>,
+    /// Partitions to open; requests for them are answered with a failure that says so until then.
+    pub wanted: Vec<Arc<Wanted>>,
+}
 
 /// What follows the metadata.
 #[derive(Debug)]
 pub struct Reconciler {
     /// Which broker this is.
     pub broker: BrokerId,
-    /// Its directories, and how the run before left each.
-    pub directories: Vec<(Arc<Directory>, Shutdown)>,
-    /// Its partitions.
-    pub partitions: Arc<Partitions>,
-    /// Who waits for data.
-    pub waits: Arc<FetchWaits>,
-    /// Where the counters of topics come from.
-    pub metrics: Arc<Metrics>,
-    /// What topics are configured with that do not say otherwise.
-    pub defaults: TopicConfig,
-    /// Whether opening may use threads.
-    pub threads: Threads,
+    /// What opens partitions.
+    pub opener: Arc<Opener>,
     /// Up to where the metadata is followed.
     pub followed: Offset,
     /// Which partition has which name in a directory.
     pub names: BTreeMap<PartitionName, TopicPartition>,
 }
 
-/// A partition to open.
-#[derive(Clone, Debug)]
-struct Wanted {
-    id: TopicPartition,
-    topic: Arc<Topic>,
-    epoch: LeaderEpoch,
-    directory: DirectoryId,
-}
-
-impl Wanted {
-    fn name(&self) -> PartitionName {
-        PartitionName {
-            topic: self.topic.name.to_string(),
-            partition: self.id.partition,
-        }
-    }
-}
-
 impl Reconciler {
-    /// Makes the partitions follow `image`. Waits for the disk. Returns the retired directories,
-    /// whose files may be removed in the background.
-    pub fn follow(&mut self, image: &Image) -> Vec<(Arc<Directory>, std::path::PathBuf)> {
+    /// Makes the partitions follow `image`, as far as that needs no log to be opened: the caller
+    /// opens what [`Followed::wanted`] tells. Waits for the disk to rename what was deleted, and for
+    /// the opening of such a partition if that runs.
+    pub fn follow(&mut self, image: &Image) -> Followed {
         let (mut retired, mut wanted) = (Vec::new(), Vec::new());
         let changed = image.topics().filter(|topic| topic.version > self.followed);
         for topic in changed {
-            let config = TopicConfig::resolve(&self.defaults, &topic.configs);
+            let config = TopicConfig::resolve(&self.opener.defaults, &topic.configs);
             for (number, partition) in topic.partitions() {
                 let Some(replica) = partition.replica_on(self.broker) else {
                     continue;
@@ -89,15 +56,16 @@ impl Reconciler {
                     topic: topic.id,
                     partition: number,
                 };
-                match self.partitions.get(id) {
-                    Ok(open) => open.configure(&config),
-                    Err(_) if self.partitions.knows(id) => {}
-                    Err(_) => wanted.push(Wanted {
-                        id,
-                        topic: Arc::clone(topic),
-                        epoch: partition.leader_epoch,
-                        directory: replica.directory,
-                    }),
+                let unserved = Wanted {
+                    id,
+                    topic: Arc::clone(topic),
+                    epoch: partition.leader_epoch,
+                    directory: replica.directory,
+                };
+                if !self.opener.partitions.update_unserved(&unserved) {
+                    wanted.push(unserved);
+                } else if let Ok(open) = self.opener.partitions.get(id) {
+                    open.configure(&config);
                 }
             }
         }
@@ -113,9 +81,12 @@ impl Reconciler {
         for each in &wanted {
             self.names.insert(each.name(), each.id);
         }
-        self.open_all(wanted);
         self.followed = image.version();
-        retired
+        let wanted: Vec<_> = wanted.into_iter().map(Arc::new).collect();
+        for each in &wanted {
+            self.opener.partitions.insert_opening(each);
+        }
+        Followed { retired, wanted }
     }
 
     /// Sets aside what lies in the directories and is not in the metadata. To be called once,
@@ -152,7 +123,7 @@ impl Reconciler {
     }
 
     /// Deletes what the metadata does not know any more.
-    fn delete_unknown(&mut self, image: &Image) -> Vec<(Arc<Directory>, std::path::PathBuf)> {
+    fn delete_unknown(&mut self, image: &Image) -> Vec<Retired> {
         let here = |id: &TopicPartition| {
             image
                 .partition(*id)
@@ -167,16 +138,16 @@ impl Reconciler {
         let mut retired = Vec::new();
         for (name, id) in gone {
             self.names.remove(&name);
-            let Some(partition) = self.partitions.remove(id) else {
+            let Some((directory, path)) = self.give_up(&name, id) else {
                 continue;
             };
-            drop(partition.delete());
-            let directory = Arc::clone(partition.directory());
             directory.forget(&name);
-            match directory.data().retire(&name, random_bytes()) {
-                Ok(path) => retired.push((directory, path)),
+            match path {
+                Ok(path) => retired.extend(path.map(|path| (directory, path))),
                 // Nothing was ever appended to it.
                 Err(StorageError::Fs(error)) if error.is_not_found() => {}
+                // The next start sets it aside.
+                Err(StorageError::DirectoryOffline { .. }) => {}
                 Err(error) => {
                     directory.refuse(&error);
                 }
@@ -185,111 +156,34 @@ impl Reconciler {
         retired
     }
 
-    /// Opens partitions, several at once where threads are allowed.
-    fn open_all(&self, wanted: Vec<Wanted>) {
-        let threads = match self.threads {
-            Threads::None => 1,
-            Threads::Allowed => std::thread::available_parallelism()
-                .map_or(1, std::num::NonZero::get)
-                .saturating_mul(2)
-                .min(OPENING_THREADS_MAX)
-                .min(wanted.len() / 4),
-        };
-        if threads <= 1 {
-            for each in &wanted {
-                self.open(each);
-            }
-            return;
-        }
-        let (next, wanted) = (AtomicUsize::new(0), Mutex::new(wanted));
-        let take = || {
-            let wanted = wanted.lock();
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            wanted.get(index).cloned()
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some(each) = take() {
-                        self.open(&each);
-                    }
-                });
-            }
-        });
-    }
-
-    fn open(&self, wanted: &Wanted) {
-        let found = self
-            .directories
-            .iter()
-            .find(|(directory, _)| directory.id() == wanted.directory);
-        let outcome = match found {
-            Some((directory, shutdown)) => self.open_in(wanted, directory, *shutdown),
-            None => Err(Failure::new(
-                ErrorCode::STORAGE_ERROR,
-                format!(
-                    "data directory {} of this partition is not among those that the broker was \
-                     started with: add it to --data and restart",
-                    wanted.directory
-                ),
-            )),
-        };
-        match outcome {
-            Ok(partition) => self.partitions.insert(Arc::new(partition)),
-            Err(failure) => {
-                tracing::error!(partition = %wanted.name(), "not served: {}", failure.message);
-                self.partitions.insert_offline(wanted.id, failure);
-            }
-        }
-    }
-
-    fn open_in(
+    /// Serves a partition no more and takes its directory's name away. None if it lies nowhere
+    /// here; no path if what lies there is another topic's, which is set aside.
+    fn give_up(
         &self,
-        wanted: &Wanted,
-        directory: &Arc<Directory>,
-        shutdown: Shutdown,
-    ) -> Result<Partition, Failure> {
-        directory.check_online()?;
-        let name = wanted.name();
-        let config = TopicConfig::resolve(&self.defaults, &wanted.topic.configs);
-        let opened = Log::open(
-            Arc::clone(directory.data().file_system()),
-            &directory.data().partition_path(&name),
-            wanted.id.topic,
-            log_config(&config),
-            directory.hint(&name, wanted.id.topic, shutdown),
-            Clock.now(),
-        );
-        let (log, report) = opened.map_err(|error| match error {
-            // What is wrong with one log does not speak against its disk.
-            StorageError::Fs(_) => directory.refuse(&error),
-            error => Failure::new(ErrorCode::STORAGE_ERROR, error.to_string()),
-        })?;
-        for damage in &report.damage {
-            tracing::error!(partition = %name, "damage below the recovery point: {damage}");
+        name: &PartitionName,
+        id: TopicPartition,
+    ) -> Option<(Arc<Directory>, Result<Option<PathBuf>, StorageError>)> {
+        match self.opener.partitions.remove(id)? {
+            Gone::Served(partition) => {
+                drop(partition.delete());
+                let directory = Arc::clone(partition.directory());
+                let path = directory.data().retire(name, random_bytes());
+                Some((directory, path.map(Some)))
+            }
+            Gone::Unopened(wanted) => {
+                // Whoever opens it must have ended before its directory is renamed.
+                self.opener.withdraw(name);
+                let directory = Arc::clone(self.opener.directory(wanted.directory)?);
+                let data = directory.data();
+                let path = match data.topic_id(name) {
+                    Ok(Some(found)) if found == id.topic => {
+                        data.retire(name, random_bytes()).map(Some)
+                    }
+                    Ok(_) => data.quarantine(name, random_bytes()).map(|_| None),
+                    Err(error) => Err(error),
+                };
+                Some((directory, path))
+            }
         }
-        if report.bytes_cut > 0 {
-            tracing::info!(
-                partition = %name,
-                bytes_scanned = report.bytes_scanned,
-                bytes_cut = report.bytes_cut,
-                log_end = %log.end(), "recovered: what was half written has been cut"
-            );
-        }
-        Ok(Partition::new(Opening {
-            id: wanted.id,
-            topic: Arc::clone(&wanted.topic.name),
-            directory: Arc::clone(directory),
-            waits: Arc::clone(&self.waits),
-            metrics: self.metrics.topic(&wanted.topic.name),
-            log,
-            leader_epoch: wanted.epoch,
-            flush: config.flush,
-        }))
     }
-}
-
-fn random_bytes() -> [u8; 16] {
-    let drawn = (u128::from(random()) << 64) | u128::from(random());
-    drawn.to_be_bytes()
 }

@@ -18,6 +18,10 @@ pub(super) fn collect_figures(broker: &Arc<Broker>, memory_bytes: u64) {
         let Some(broker) = shared.upgrade() else {
             return;
         };
+        let counts = broker.partitions.counts();
+        scrape.partitions("open", counts.open);
+        scrape.partitions("recovering", counts.recovering);
+        scrape.partitions("offline", counts.offline);
         for partition in broker.partitions.all() {
             let Some(figures) = partition.figures() else {
                 continue;
@@ -42,9 +46,8 @@ pub(super) fn collect_figures(broker: &Arc<Broker>, memory_bytes: u64) {
     });
 }
 
-/// The one line of a start: where clients connect, where the data is, what an acknowledgement
-/// means.
-pub(super) fn say_started(
+/// The line of a start: where clients connect, where the data is, what an acknowledgement means.
+pub(super) fn say_serving(
     broker: &Broker,
     settings: &Settings,
     address: SocketAddr,
@@ -68,7 +71,6 @@ pub(super) fn say_started(
         cluster = %broker.identity.cluster,
         broker = %broker.identity.broker,
         topics = broker.metadata.image().topic_count(),
-        ready_ms = u64::try_from(broker.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "ready"
+        "serving"
     );
 }

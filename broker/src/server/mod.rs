@@ -14,6 +14,7 @@ mod figures;
 mod handlers;
 mod listener;
 mod memory;
+mod recovery;
 pub mod spawn;
 mod start;
 mod stop;
@@ -29,7 +30,7 @@ pub use connection::{Event, Events, Slot};
 use crate::{
     http::{HttpServer, Readiness},
     metrics::Metrics,
-    partition::Flushers,
+    partition::{Flushers, Opener},
     settings::Settings,
 };
 use broker::Broker;
@@ -41,6 +42,9 @@ use spawn::Background;
 #[derive(Debug)]
 pub struct Server {
     broker: Arc<Broker>,
+    opener: Arc<Opener>,
+    /// Cancelled once no partition recovers any more.
+    recovered: CancellationToken,
     native: Listening,
     http: Option<HttpServer>,
     readiness: Readiness,
@@ -53,7 +57,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a broker and returns once it serves. Needs a tokio runtime with time and I/O.
+    /// Starts a broker and returns once it serves. Partitions may still recover then: requests for
+    /// them are answered with an error to be retried, and [`Server::recovered`] tells when that is
+    /// over. Needs a tokio runtime with time and I/O.
     ///
     /// # Errors
     /// One line that says what is wrong and what to do: an address that is taken, a data directory
@@ -108,6 +114,11 @@ impl Server {
     #[must_use]
     pub const fn readiness(&self) -> &Readiness {
         &self.readiness
+    }
+
+    /// Waits until every partition is open, or could not be opened. Cancel safe.
+    pub async fn recovered(&self) {
+        self.recovered.cancelled().await;
     }
 
     /// Stops in order: takes no more requests, answers those in flight, flushes and closes every

@@ -1,7 +1,8 @@
 //! Starting, in the order in which nothing can be lost and mistakes show at once.
 //!
 //! Addresses are bound first, so that one that is taken is noticed before a disk is touched; they
-//! are served last. Before the first append a data directory has durably lost its clean-shutdown
+//! are served once the metadata is known. Partitions recover then, several at once, and those that
+//! are ready serve. Before the first append a data directory has durably lost its clean-shutdown
 //! mark and has entered this run, and the broker has registered, so that it never leads under an
 //! old epoch.
 
@@ -26,9 +27,10 @@ use super::{
     broker::{Broker, BrokerIdentity, ConnectionLimits, Watchers},
     buffers::BufferPool,
     disks::{Disks, open_directories, random_bytes},
-    figures::{collect_figures, say_started},
+    figures::{collect_figures, say_serving},
     listener::Listening,
     memory::MemoryBudget,
+    recovery::Recovery,
     spawn::{Background, Threads, blocking, spawn},
 };
 use crate::{
@@ -37,7 +39,10 @@ use crate::{
         Flushing, Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataLog, MetadataOptions,
     },
     metrics::Metrics,
-    partition::{Directory, FetchWaits, Flushers, Partitions, Reconciler, Upkeep, metadata_name},
+    partition::{
+        Directory, FetchWaits, Flushers, OpenQueue, Opener, Partitions, Reconciler, Upkeep,
+        metadata_name,
+    },
     settings::{Address, Backend, Settings},
 };
 
@@ -75,14 +80,18 @@ pub(super) async fn start(
     let epoch = register(&settings, &metadata, &disks, address).await?;
     let waits = Arc::new(FetchWaits::default());
     let partitions = Arc::new(Partitions::default());
-    let reconciler = Reconciler {
-        broker: settings.node_id,
+    let opener = Arc::new(Opener {
         directories: disks.with_shutdown(),
         partitions: Arc::clone(&partitions),
         waits: Arc::clone(&waits),
         metrics: Arc::clone(&metrics),
         defaults: settings.topic_defaults(),
         threads,
+        queue: OpenQueue::default(),
+    });
+    let reconciler = Reconciler {
+        broker: settings.node_id,
+        opener: Arc::clone(&opener),
         followed: Offset(-1),
         names: BTreeMap::new(),
     };
@@ -128,6 +137,10 @@ pub(super) async fn start(
     background.spawn(follow(Arc::clone(&broker), reconciler, halt.clone()));
     background.spawn(until(halt.clone(), Arc::clone(&metrics).keep_up()));
     collect_figures(&broker, pool_sizes(&settings).client_bytes);
+    say_serving(&broker, &settings, address, http.as_ref());
+    let recovery = Recovery::new(Arc::clone(&broker), Arc::clone(&opener), readiness.clone());
+    let recovered = recovery.recovered();
+    background.spawn(recovery.run());
     let native = Listening::start(
         listener,
         address,
@@ -135,10 +148,10 @@ pub(super) async fn start(
         settings.limits.connections_max,
         settings.shutdown_timeout,
     );
-    readiness.ready();
-    say_started(&broker, &settings, address, http.as_ref());
     Ok(Server {
         broker,
+        opener,
+        recovered,
         native,
         http,
         readiness,
@@ -266,7 +279,7 @@ async fn register(
     Ok(epoch)
 }
 
-/// Recovers and opens every partition.
+/// Sets aside what nobody knows, and lines up every partition to be opened.
 async fn first_follow(
     broker: &Arc<Broker>,
     mut reconciler: Reconciler,
@@ -281,7 +294,9 @@ async fn first_follow(
             let doomed = found.doomed.into_iter();
             retired.extend(doomed.map(|path| (Arc::clone(&directory), path)));
         }
-        retired.append(&mut reconciler.follow(&image));
+        let mut followed = reconciler.follow(&image);
+        reconciler.opener.enqueue(followed.wanted);
+        retired.append(&mut followed.retired);
         (reconciler, retired)
     };
     let (reconciler, retired) = blocking(broker.threads, work)
@@ -307,8 +322,9 @@ async fn follow(broker: Arc<Broker>, mut reconciler: Reconciler, halt: Cancellat
         };
         let version = image.version();
         let work = move || {
-            let retired = reconciler.follow(&image);
-            (reconciler, retired)
+            let followed = reconciler.follow(&image);
+            reconciler.opener.open_now(followed.wanted);
+            (reconciler, followed.retired)
         };
         let Some((back, retired)) = blocking(broker.threads, work).await else {
             return;

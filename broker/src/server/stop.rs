@@ -49,6 +49,7 @@ pub(super) async fn stop(server: Server) -> anyhow::Result<()> {
     // Flushers still run, so that acknowledgements that are due are given.
     server.native.ended().await;
     server.halt.cancel();
+    server.opener.end();
     server.background.ended().await;
     server.flushers.stop().await;
     close_partitions(&broker).await;

@@ -18,9 +18,10 @@ use crate::{
 };
 
 async fn start_on(disk: &SimulatedDisk, more: &[(&str, &str)]) -> Server {
-    Server::start_on(settings(Path::new("/data"), more), disk.file_system())
-        .await
-        .unwrap()
+    let started = Server::start_on(settings(Path::new("/data"), more), disk.file_system());
+    let server = started.await.unwrap();
+    server.recovered().await;
+    server
 }
 
 async fn outcome(peer: &mut Peer, topic: TopicId) -> ErrorCode {

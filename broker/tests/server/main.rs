@@ -12,6 +12,7 @@ mod data_path;
 mod faults;
 mod lifecycle;
 mod peer;
+mod recovery;
 mod topics;
 
 use std::{path::Path, time::Duration};
@@ -45,9 +46,11 @@ fn settings(data: &Path, more: &[(&str, &str)]) -> Settings {
     Settings::resolve(&inputs).unwrap()
 }
 
-/// A running broker.
+/// A running broker, all of whose partitions are open.
 async fn start(data: &Path, more: &[(&str, &str)]) -> Server {
-    Server::start(settings(data, more)).await.unwrap()
+    let server = Server::start(settings(data, more)).await.unwrap();
+    server.recovered().await;
+    server
 }
 
 /// Polls until `condition` holds.
