@@ -5,7 +5,7 @@
 //! nobody else with it.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -16,7 +16,7 @@ use strandline_protocol::{DirectoryId, ErrorCode, LeaderEpoch, TopicPartition, m
 use strandline_storage::{
     StorageError,
     directory::PartitionName,
-    log::{Log, Shutdown},
+    log::{Log, NewLog, Shutdown},
 };
 
 use super::{Directory, FetchWaits, Opening, Partition, Partitions, configuration::log_config};
@@ -24,6 +24,9 @@ use crate::{metrics::Metrics, server::spawn::Threads};
 
 /// How many threads open partitions at most.
 const OPENING_THREADS_MAX: usize = 8;
+
+/// How many partitions share the disk's work when they are created.
+const CREATED_TOGETHER: usize = 64;
 
 /// A partition to open.
 #[derive(Clone, Debug)]
@@ -115,27 +118,58 @@ impl Opener {
         self.queue.state.lock().waiting.extend(wanted);
     }
 
-    /// Opens partitions, ahead of the queue, several at once where threads are allowed. Blocks
-    /// until that is done.
-    pub fn open_now(&self, wanted: Vec<Arc<Wanted>>) {
+    /// Opens partitions that were just created, ahead of the queue, and makes their first files:
+    /// several at once where threads are allowed. Blocks until that is done.
+    pub fn create(&self, wanted: Vec<Arc<Wanted>>) {
         let threads = self.threads_for(wanted.len());
-        let wanted = Mutex::new(wanted.into_iter());
-        let open = || {
+        let left = Mutex::new(wanted.into_iter());
+        let work = || {
             loop {
-                let next = wanted.lock().next();
-                let Some(each) = next else { return };
-                let name = each.name();
-                self.open(each, &name);
+                let some: Vec<_> = left.lock().by_ref().take(CREATED_TOGETHER).collect();
+                if some.is_empty() {
+                    return;
+                }
+                self.create_some(some);
             }
         };
         if threads <= 1 {
-            return open();
+            return work();
         }
         std::thread::scope(|scope| {
             for _ in 0..threads {
-                scope.spawn(open);
+                scope.spawn(work);
             }
         });
+    }
+
+    fn create_some(&self, wanted: Vec<Arc<Wanted>>) {
+        let mut opened: BTreeMap<DirectoryId, Vec<(Arc<Wanted>, Opening)>> = BTreeMap::new();
+        for each in wanted {
+            match self.try_open(&each) {
+                Ok(opening) => {
+                    let here = opened.entry(each.directory).or_default();
+                    here.push((each, opening));
+                }
+                Err(failure) => self.failed(&each, failure),
+            }
+        }
+        for (_, mut here) in opened {
+            let mut logs: Vec<_> = here
+                .iter_mut()
+                .map(|(_, opening)| new_log(opening))
+                .collect();
+            let created = Log::create_together(&mut logs, Clock.now());
+            for (wanted, opening) in here {
+                match &created {
+                    // Without space, an append says so; it makes the files once there is.
+                    Err(error) if !error.is_full() => {
+                        let failure = opening.directory.refuse(error);
+                        self.failed(&wanted, failure);
+                    }
+                    _ => self.serve(wanted, opening),
+                }
+            }
+        }
     }
 
     /// Opens the next partition in the queue. Waits for the disk. Returns whether there was one.
@@ -144,7 +178,10 @@ impl Opener {
             return false;
         };
         let name = wanted.name();
-        self.open(wanted, &name);
+        match self.try_open(&wanted) {
+            Ok(opening) => self.serve(wanted, opening),
+            Err(failure) => self.failed(&wanted, failure),
+        }
         self.queue.ended(&name);
         true
     }
@@ -197,21 +234,19 @@ impl Opener {
             .map(|(directory, _)| directory)
     }
 
-    fn open(&self, mut wanted: Arc<Wanted>, name: &PartitionName) {
-        let partition = match self.try_open(&wanted, name) {
-            Ok(partition) => Arc::new(partition),
-            Err(failure) => {
-                tracing::error!(partition = %name, "not served: {}", failure.message);
-                self.left_alone(&wanted);
-                self.partitions.insert_offline(&wanted, failure);
-                return;
-            }
-        };
-        // Its configuration may have changed since: it is served once it has the newest.
+    /// Serves what was opened, with the configuration that is wanted by now.
+    fn serve(&self, mut wanted: Arc<Wanted>, opening: Opening) {
+        let partition = Arc::new(Partition::new(opening));
         while let Some(newer) = self.partitions.serve(&wanted, &partition) {
             partition.configure(&self.config(&newer));
             wanted = newer;
         }
+    }
+
+    fn failed(&self, wanted: &Arc<Wanted>, failure: Failure) {
+        tracing::error!(partition = %wanted.name(), "not served: {}", failure.message);
+        self.left_alone(wanted);
+        self.partitions.insert_offline(wanted, failure);
     }
 
     fn config(&self, wanted: &Wanted) -> TopicConfig {
@@ -227,7 +262,8 @@ impl Opener {
         }
     }
 
-    fn try_open(&self, wanted: &Wanted, name: &PartitionName) -> Result<Partition, Failure> {
+    fn try_open(&self, wanted: &Wanted) -> Result<Opening, Failure> {
+        let name = wanted.name();
         let mut all = self.directories.iter();
         let found = all.find(|(directory, _)| directory.id() == wanted.directory);
         let Some((directory, shutdown)) = found else {
@@ -244,10 +280,10 @@ impl Opener {
         let config = self.config(wanted);
         let opened = Log::open(
             Arc::clone(directory.data().file_system()),
-            &directory.data().partition_path(name),
+            &directory.data().partition_path(&name),
             wanted.id.topic,
             log_config(&config),
-            directory.hint(name, wanted.id.topic, *shutdown),
+            directory.hint(&name, wanted.id.topic, *shutdown),
             Clock.now(),
         );
         let (log, report) = opened.map_err(|error| match error {
@@ -266,7 +302,7 @@ impl Opener {
                 log_end = %log.end(), "recovered: what was half written has been cut"
             );
         }
-        Ok(Partition::new(Opening {
+        Ok(Opening {
             id: wanted.id,
             topic: Arc::clone(&wanted.topic.name),
             directory: Arc::clone(directory),
@@ -275,7 +311,14 @@ impl Opener {
             log,
             leader_epoch: wanted.epoch,
             flush: config.flush,
-        }))
+        })
+    }
+}
+
+fn new_log(opening: &mut Opening) -> NewLog<'_> {
+    NewLog {
+        leader_epoch: opening.leader_epoch,
+        log: &mut opening.log,
     }
 }
 

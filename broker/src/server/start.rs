@@ -323,7 +323,7 @@ async fn follow(broker: Arc<Broker>, mut reconciler: Reconciler, halt: Cancellat
         let version = image.version();
         let work = move || {
             let followed = reconciler.follow(&image);
-            reconciler.opener.open_now(followed.wanted);
+            reconciler.opener.create(followed.wanted);
             (reconciler, followed.retired)
         };
         let Some((back, retired)) = blocking(broker.threads, work).await else {

@@ -27,6 +27,7 @@ mod active;
 mod append;
 mod checkpoint;
 mod config;
+mod creation;
 mod epochs;
 mod errors;
 mod flush;
@@ -70,6 +71,7 @@ use crate::{
 pub use append::Appended;
 pub use checkpoint::CheckpointJob;
 pub use config::LogConfig;
+pub use creation::NewLog;
 pub use errors::{AppendError, ReadError};
 pub use flush::{FlushJob, FlushOutcome, WritebackJob};
 pub use read::{ColdRange, Fetched};
@@ -123,7 +125,8 @@ struct Progress {
 }
 
 impl Log {
-    /// The directory that it owns. It exists from the first append on.
+    /// The directory that it owns. It exists from the first append on, or from
+    /// [`Log::create_together`].
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory

@@ -4,17 +4,17 @@
 //! or in one for the whole data directory (the log start). Those are written too; `partition.state`
 //! repeats it under a CRC and wins.
 
-use std::{fmt::Write, path::Path};
+use std::{fmt::Write, path::Path, sync::Arc};
 
 use strandline_protocol::{LeaderEpoch, Offset, TopicId};
 
 use super::{
     epochs::{EPOCH_FILE, Epochs},
-    state_file::{read_file, replace_file, replace_hint, seal, unseal},
+    state_file::{read_file, replace_file, replace_hint, seal, unseal, write_aside},
 };
 use crate::{
     error::StorageError,
-    fs::{FileSystem, FsError},
+    fs::{File, FileSystem, FsError},
 };
 
 /// The name of our file.
@@ -71,17 +71,42 @@ impl PartitionState {
     /// # Errors
     /// If the disk fails or is full; what was there before holds then.
     pub fn store(&self, files: &dyn FileSystem, directory: &Path) -> Result<(), StorageError> {
+        self.write_hints(files, directory)?;
+        replace_file(files, &directory.join(STATE_FILE), &self.sealed())?;
+        files.sync_directory(directory)?;
+        Ok(())
+    }
+
+    /// Writes it without waiting for the disk: our file lies aside, to be synced and put in place.
+    ///
+    /// # Errors
+    /// As [`PartitionState::store`].
+    pub fn write(
+        &self,
+        files: &dyn FileSystem,
+        directory: &Path,
+    ) -> Result<Arc<dyn File>, StorageError> {
+        self.write_hints(files, directory)?;
+        Ok(write_aside(
+            files,
+            &directory.join(STATE_FILE),
+            &self.sealed(),
+        )?)
+    }
+
+    fn sealed(&self) -> Vec<u8> {
+        seal(KIND, self.to_text().as_bytes())
+    }
+
+    /// Kafka's files, which count only where ours is missing.
+    fn write_hints(&self, files: &dyn FileSystem, directory: &Path) -> Result<(), StorageError> {
         let metadata = directory.join(METADATA_FILE);
         if read_file(files, &metadata)?.is_none_or(|bytes| bytes.is_empty()) {
             let text = format!("version: 0\ntopic_id: {}", self.topic_id);
             replace_hint(files, &metadata, text.as_bytes())?;
         }
         let epochs = self.epochs.to_text();
-        replace_hint(files, &directory.join(EPOCH_FILE), epochs.as_bytes())?;
-        let ours = seal(KIND, self.to_text().as_bytes());
-        replace_file(files, &directory.join(STATE_FILE), &ours)?;
-        files.sync_directory(directory)?;
-        Ok(())
+        replace_hint(files, &directory.join(EPOCH_FILE), epochs.as_bytes())
     }
 
     fn to_text(&self) -> String {

@@ -290,8 +290,11 @@ impl Scan<'_> {
                 .report
                 .bytes_scanned
                 .saturating_add(under.position.saturating_sub(from));
-            // What only the page cache of a killed process holds must not count as durable.
-            file.sync()?;
+            // What only the page cache of a killed process holds must not count as durable. Below
+            // the recovery point all of it is.
+            if under.expected > self.hint.recovery_point {
+                file.sync()?;
+            }
         }
         Ok(outcome)
     }
@@ -313,13 +316,17 @@ impl Scan<'_> {
         }
     }
 
-    /// Cuts what lies behind the last good batch. Nobody has a view of it yet.
+    /// Cuts what lies behind the last good batch. Nobody has a view of it yet. Where that is only
+    /// space which was allocated ahead, it stays for the batches to come.
     fn cut(&mut self, under: &Under) -> Result<(), StorageError> {
         let size = under.file.size();
         if size <= under.position {
             return Ok(());
         }
         let cut = bytes_used(&under.file, under.position, size)?;
+        if cut == 0 {
+            return Ok(());
+        }
         self.report.bytes_cut = self.report.bytes_cut.saturating_add(cut);
         under.file.truncate(under.position)?;
         under.file.sync()?;
