@@ -1,11 +1,12 @@
 //! Topics come, change and go while the broker runs.
 
+use strandline_client::{Client, ClientOptions, NewRecord, ProducerOptions};
 use strandline_protocol::{
     ErrorCode,
     frame::Flags,
     messages::{
         Acks, AlterConfigsRequest, ConfigChange, CreatePartitionsRequest, MetadataPush,
-        MetadataRequest, NewPartitions, WatchMetadataRequest, decode,
+        MetadataRequest, NewPartitions, NewTopic, WatchMetadataRequest, decode,
     },
 };
 
@@ -45,6 +46,40 @@ async fn a_changed_configuration_is_in_force_at_once() {
     assert!(produced.failure.error.is_none(), "{produced:?}");
     assert_eq!(peer.values(topic, 0).await.len(), 2);
     server.shutdown().await.unwrap();
+}
+
+/// A topic that a producer had just taken up was once missing from an older image, and counted as
+/// deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_takes_up_many_topics_in_a_row() {
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path(), &[("flush", "async")]).await;
+    let bootstrap = [server.native_addr().to_string()];
+    let client = Client::connect(&bootstrap, ClientOptions::default());
+    let client = client.await.unwrap();
+    let name = |number| format!("t-{number}");
+    let topics: Vec<_> = (0..300).map(|number| new_topic(&name(number))).collect();
+    client.admin().create_topics(&topics).await.unwrap();
+    let producer = client.producer(ProducerOptions::default()).unwrap();
+    let mut deliveries = Vec::new();
+    for number in 0..300 {
+        let name = name(number);
+        let record = NewRecord::to(&name).value(b"x");
+        deliveries.push(producer.send(record).await.unwrap());
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    server.shutdown().await.unwrap();
+}
+
+fn new_topic(name: &str) -> NewTopic {
+    NewTopic {
+        name: name.to_owned(),
+        partitions: Some(1),
+        replication_factor: None,
+        configs: Default::default(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -106,8 +106,8 @@ impl Sender {
                 event = next_event(&mut self.pending) => self.handle(event),
                 changed = changes.changed() => {
                     if changed.is_ok() {
-                        let image = Arc::clone(&changes.borrow_and_update());
-                        self.apply_image(&image);
+                        changes.mark_unchanged();
+                        self.apply_image();
                     }
                 }
                 () = shared.work.notified() => {}
@@ -427,8 +427,11 @@ impl Sender {
         }
     }
 
-    fn apply_image(&self, image: &Image) {
+    fn apply_image(&self) {
         let mut accumulator = self.shared.accumulator.lock();
+        // Taken under the lock: a topic is in an image before it comes here, so that one which is
+        // missing from this image was deleted, and is not merely newer than it.
+        let image = self.shared.cluster.image();
         let names: Vec<Arc<str>> = accumulator.topics.keys().cloned().collect();
         for name in names {
             let ended = match image.topics.get(&name) {
