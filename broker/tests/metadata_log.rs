@@ -344,6 +344,24 @@ async fn a_log_that_does_not_begin_with_its_founding_stops_the_start() {
     assert!(refused.contains("not a membership"), "{refused}");
 }
 
+#[tokio::test]
+async fn a_log_that_creates_a_topic_twice_stops_the_start() {
+    let disk = disk();
+    open(&disk).close().await.unwrap();
+    let created = |id: u8| Record::TopicCreated {
+        name: "t".to_owned(),
+        id: TopicId([id; 16]),
+        configs: BTreeMap::new(),
+        partitions: Vec::new(),
+    };
+    append(&disk, &Entry::Command(vec![created(1), created(2)]));
+    let refused = refusal(options(&disk));
+    assert!(
+        refused.contains("entry 1 creates topic t") && refused.contains("second time"),
+        "{refused}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proposals_that_come_together_share_their_syncs() {
     let disk = disk();

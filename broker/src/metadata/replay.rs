@@ -146,15 +146,6 @@ fn replay(options: &MetadataOptions, log: &Log) -> Result<Image, MetadataError> 
         for batch in split_batches(&fetched.bytes) {
             let batch = batch.map_err(|error| damaged(next, error.to_string()))?;
             let stored = batches::decode(&batch).map_err(|reason| damaged(next, reason))?;
-            if stored.offset != next || stored.term < image.term() {
-                let reason = format!(
-                    "entry {} of term {} cannot follow term {}",
-                    stored.offset,
-                    stored.term,
-                    image.term()
-                );
-                return Err(damaged(next, reason));
-            }
             let entry = Entry::decode(&stored.entry).map_err(|source| MetadataError::Entry {
                 file: segment_of(options, next),
                 offset: next,
@@ -164,7 +155,9 @@ fn replay(options: &MetadataOptions, log: &Log) -> Result<Image, MetadataError> 
             if next == Offset::ZERO && !founds {
                 return Err(damaged(next, "the first entry is not a membership".into()));
             }
-            image.apply(next, stored.term, &entry);
+            image
+                .try_apply(stored.offset, stored.term, &entry)
+                .map_err(|error| damaged(next, error.to_string()))?;
             next = next.plus(1);
         }
         if fetched.bytes.is_empty() {

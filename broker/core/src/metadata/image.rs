@@ -33,6 +33,33 @@ pub struct Broker {
     pub epoch: BrokerEpoch,
 }
 
+/// An entry that cannot follow those before it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// It is not the next one, or its term is older than that of the one before.
+    #[error("entry {offset} of term {term} cannot follow {after} of term {after_term}")]
+    Order {
+        /// Where it stands.
+        offset: Offset,
+        /// Its term.
+        term: LeaderEpoch,
+        /// The last one that was applied; `-1` before the first.
+        after: Offset,
+        /// The term of that.
+        after_term: LeaderEpoch,
+    },
+    /// It creates a topic that there is.
+    #[error("entry {offset} creates topic {name} ({id}) a second time")]
+    CreatedTwice {
+        /// Where it stands.
+        offset: Offset,
+        /// The name of the topic.
+        name: String,
+        /// Its identity.
+        id: TopicId,
+    },
+}
+
 /// The state of the cluster's metadata. Two images that applied the same entries are equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
@@ -50,16 +77,38 @@ pub struct Image {
 }
 
 impl Image {
-    /// Takes in the entry at `offset`, which was written in `term`. The only way by which an image
-    /// changes. Facts about what is not there (which no controller writes) change nothing.
+    /// Takes in the entry at `offset`, which was written in `term`. Facts about what is not there
+    /// (which no controller writes) change nothing.
+    ///
+    /// # Panics
+    /// As [`Image::try_apply`] has errors: for entries that this process has decided itself.
     pub fn apply(&mut self, offset: Offset, term: LeaderEpoch, entry: &Entry) {
+        let applied = self.try_apply(offset, term, entry);
+        assert!(applied.is_ok(), "{applied:?}");
+    }
+
+    /// The same for an entry that was read from a disk or from a peer. The only way by which an
+    /// image changes.
+    ///
+    /// # Errors
+    /// [`Contradiction`], if the entry cannot follow what was applied before: no controller wrote
+    /// it so. The image is then good for nothing.
+    pub fn try_apply(
+        &mut self,
+        offset: Offset,
+        term: LeaderEpoch,
+        entry: &Entry,
+    ) -> Result<(), Contradiction> {
         let expected = self.applied.map_or(Offset::ZERO, |applied| applied.plus(1));
-        assert!(
-            offset == expected && term >= self.term,
-            "entry {offset} of term {term} cannot follow {:?} of term {}",
-            self.applied,
-            self.term
-        );
+        if offset != expected || term < self.term {
+            let after = self.version();
+            return Err(Contradiction::Order {
+                offset,
+                term,
+                after,
+                after_term: self.term,
+            });
+        }
         match entry {
             Entry::Blank => {}
             Entry::Membership(membership) => {
@@ -67,7 +116,7 @@ impl Image {
             }
             Entry::Command(records) => {
                 for record in records {
-                    self.apply_record(offset, record);
+                    self.apply_record(offset, record)?;
                 }
             }
         }
@@ -78,6 +127,7 @@ impl Image {
             self.partition_count > CHECKED_PARTITIONS_MAX || self.is_consistent(),
             "after {offset}: {entry:?}"
         );
+        Ok(())
     }
 
     /// The last offset that is reflected; `-1` before the first.
@@ -203,7 +253,7 @@ impl Image {
                 .all(|(id, broker)| *id == broker.registration.broker)
     }
 
-    fn apply_record(&mut self, offset: Offset, record: &Record) {
+    fn apply_record(&mut self, offset: Offset, record: &Record) -> Result<(), Contradiction> {
         match record {
             Record::MetadataVersionSet { version } => self.metadata_version = *version,
             Record::TopicCreated {
@@ -213,10 +263,10 @@ impl Image {
                 partitions,
             } => {
                 let name: Arc<str> = name.as_str().into();
-                assert!(
-                    self.topics.get(&name).is_none() && self.names.get(id).is_none(),
-                    "entry {offset} creates topic {name} ({id}) a second time"
-                );
+                if self.topics.get(&name).is_some() || self.names.get(id).is_some() {
+                    let (name, id) = (name.to_string(), *id);
+                    return Err(Contradiction::CreatedTwice { offset, name, id });
+                }
                 let topic = Topic::new(Arc::clone(&name), *id, configs.clone(), offset);
                 self.names.insert(*id, Arc::clone(&name));
                 self.topics.insert(name, Arc::new(topic));
@@ -245,6 +295,7 @@ impl Image {
                 self.next_producer_id = self.next_producer_id.max(end);
             }
         }
+        Ok(())
     }
 
     fn add_partitions(&mut self, offset: Offset, id: TopicId, partitions: &[Replicas]) {

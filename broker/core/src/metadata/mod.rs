@@ -21,7 +21,7 @@ pub use changes::changes;
 pub use configs::describe_configs;
 pub use controller::{Command, Controller, Decision, Defaults, Random, Reply};
 pub use entry::{ENTRY_FORMAT, Entry, EntryError};
-pub use image::{Broker, Image};
+pub use image::{Broker, Contradiction, Image};
 pub use producer_ids::{ProducerIdBlock, ProducerIds};
 pub use record::{METADATA_VERSION, Membership, Record, Registration, Replica, Replicas, Voter};
 pub use topic::{Partition, Topic};
