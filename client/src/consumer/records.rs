@@ -6,6 +6,8 @@ use bytes::Bytes;
 use strandline_protocol::{
     Offset, PartitionId, Timestamp,
     batch::{self, BatchError, BatchHeader, BatchView, Codec, Record, split_batches},
+    compression::{CompressionError, decompress},
+    limits::DECOMPRESSED_BYTES_MAX,
 };
 
 use crate::ClientError;
@@ -65,20 +67,27 @@ impl Records {
             damage: None,
         };
         let mut behind = Offset::ZERO;
+        let mut room = DECOMPRESSED_BYTES_MAX;
         for batch in split_batches(bytes) {
             let fetched = batch.and_then(|batch| {
                 let header = *batch.header();
                 check(&batch, behind)?;
-                Ok((header, fetched_batch(&batch, bytes)?))
+                let is_wanted = header.end_offset() > from;
+                let wanted = is_wanted.then(|| fetched_batch(&batch, bytes, &mut room));
+                Ok((header, wanted.transpose()?.flatten()))
             });
             match fetched {
+                // Batches that are small as they come can be large all together: who fetches again
+                // gets the rest.
+                Err(BatchError::BadCompression(CompressionError::TooLarge { .. }))
+                    if room < DECOMPRESSED_BYTES_MAX =>
+                {
+                    break;
+                }
                 Ok((header, fetched)) => {
                     behind = header.end_offset();
                     decoded.next = decoded.next.max(behind);
-                    decoded
-                        .records
-                        .batches
-                        .extend(fetched.filter(|_| header.end_offset() > from));
+                    decoded.records.batches.extend(fetched);
                 }
                 Err(error) => {
                     decoded.damage = Some((decoded.next, error));
@@ -188,17 +197,27 @@ fn check(batch: &BatchView<'_>, behind: Offset) -> Result<(), BatchError> {
     Err(BatchError::BadHeader { reason })
 }
 
-/// The records of a batch, decompressed if need be; none if applications never see them.
-fn fetched_batch(batch: &BatchView<'_>, bytes: &Bytes) -> Result<Option<FetchedBatch>, BatchError> {
+/// The records of a batch, decompressed if need be, which takes of `room`; none if applications
+/// never see them.
+fn fetched_batch(
+    batch: &BatchView<'_>,
+    bytes: &Bytes,
+    room: &mut usize,
+) -> Result<Option<FetchedBatch>, BatchError> {
     let header = *batch.header();
     if header.attributes().is_control() {
         return Ok(None);
     }
-    let records = if header.attributes().codec() == Some(Codec::None) {
+    let Some(codec) = header.attributes().codec() else {
+        let reason = "the codec is not assigned";
+        return Err(BatchError::BadHeader { reason });
+    };
+    let records = if codec == Codec::None {
         bytes.slice_ref(batch.stored_records())
     } else {
         let mut records = Vec::new();
-        batch.uncompressed_records(&mut records)?;
+        decompress(codec, batch.stored_records(), *room, &mut records)?;
+        *room = room.saturating_sub(records.capacity());
         Bytes::from(records)
     };
     Ok(Some(FetchedBatch { header, records }))
@@ -375,6 +394,29 @@ mod tests {
             );
             assert_eq!(owned.len(), 6);
         }
+    }
+
+    #[test]
+    fn small_batches_that_are_large_once_decompressed_come_one_after_the_other() {
+        let large = vec![0; 50 << 20];
+        let mut builder = BatchBuilder::new(Codec::Zstd, 1 << 10);
+        let record = NewRecord {
+            value: Some(&large),
+            ..NewRecord::default()
+        };
+        builder.try_append(64 << 20, record).unwrap();
+        let mut batch = builder.finish(ProducerStamp::NONE).unwrap().to_vec();
+        let mut bytes = Vec::new();
+        for base in 0..3 {
+            assert!(stamp_position(&mut batch, Offset(base), LeaderEpoch(0)));
+            bytes.extend_from_slice(&batch);
+        }
+        let decoded = decode(0, bytes.clone());
+        assert!(decoded.damage.is_none());
+        assert_eq!(decoded.next, Offset(2));
+        assert!(decoded.records.memory_bytes() <= DECOMPRESSED_BYTES_MAX);
+        assert_eq!(offsets(&decoded.records), [0, 1]);
+        assert_eq!(decode(2, bytes).next, Offset(3));
     }
 
     #[test]

@@ -140,9 +140,10 @@ impl Accumulator {
         });
         queues.topic = Arc::clone(topic);
         queues.codec = codec;
-        for id in queues.partitions.len()..topic.leaders.len() {
-            let id = PartitionId(i32::try_from(id).unwrap_or(i32::MAX));
-            queues.partitions.push(Partition::new(id, self.backoff));
+        let known = i32::try_from(queues.partitions.len()).unwrap_or(i32::MAX);
+        for id in known..topic.partition_count() {
+            let partition = Partition::new(PartitionId(id), self.backoff);
+            queues.partitions.push(partition);
         }
         ended
     }
@@ -293,7 +294,8 @@ impl TopicQueues {
             self.sticky + 1
         };
         let has_leader = |index: usize| {
-            let leader = self.topic.leaders.get(index);
+            let partition = PartitionId(i32::try_from(index).unwrap_or(i32::MAX));
+            let leader = self.topic.leader(partition);
             leader.is_some_and(|leader| leader.broker.is_some())
         };
         let round = (0..count).map(|step| (start + step) % count);

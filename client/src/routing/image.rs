@@ -30,7 +30,9 @@ pub(crate) struct Topic {
     /// The advised codec; none leaves it to the producer.
     pub(crate) codec: Option<Codec>,
     pub(crate) batch_bytes_max: usize,
-    pub(crate) leaders: Vec<Leader>,
+    partitions: i32,
+    /// By partition, as far as they were told: a count alone takes no memory.
+    leaders: BTreeMap<PartitionId, Leader>,
     version: Offset,
 }
 
@@ -41,10 +43,18 @@ pub(crate) struct Leader {
     pub(crate) epoch: LeaderEpoch,
 }
 
+impl Leader {
+    /// Nobody, as far as is known.
+    const UNKNOWN: Self = Self {
+        broker: None,
+        epoch: LeaderEpoch::NONE,
+    };
+}
+
 impl Topic {
     /// How many partitions it has.
-    pub(crate) fn partition_count(&self) -> i32 {
-        i32::try_from(self.leaders.len()).unwrap_or(i32::MAX)
+    pub(crate) const fn partition_count(&self) -> i32 {
+        self.partitions
     }
 
     /// Whether the topic has the partition.
@@ -62,8 +72,9 @@ impl Topic {
 
     /// Who leads the partition; none if it does not exist.
     pub(crate) fn leader(&self, partition: PartitionId) -> Option<Leader> {
-        let index = usize::try_from(partition.0).ok()?;
-        self.leaders.get(index).copied()
+        let exists = (0..self.partitions).contains(&partition.0);
+        let told = self.leaders.get(&partition).copied();
+        exists.then(|| told.unwrap_or(Leader::UNKNOWN))
     }
 }
 
@@ -101,19 +112,16 @@ impl Image {
             return;
         }
         let same = known.filter(|known| known.id == topic.id);
-        let mut leaders = same.map_or_else(Vec::new, |known| known.leaders.clone());
-        let count = topic.partition_count.clamp(0, PARTITIONS_PER_TOPIC_MAX);
-        let unknown = Leader {
-            broker: None,
-            epoch: LeaderEpoch::NONE,
-        };
-        leaders.resize(usize::try_from(count).unwrap_or(0), unknown);
+        let mut leaders = same.map_or_else(BTreeMap::new, |known| known.leaders.clone());
+        let partitions = topic.partition_count.clamp(0, PARTITIONS_PER_TOPIC_MAX);
+        leaders.retain(|partition, _| partition.0 < partitions);
         for partition in &topic.partitions {
-            let index = usize::try_from(partition.id.0).unwrap_or(usize::MAX);
+            if !(0..partitions).contains(&partition.id.0) {
+                continue;
+            }
             // Of two leaders the one with the larger epoch is the later one, whoever says so.
-            if let Some(slot) = leaders.get_mut(index)
-                && slot.epoch <= partition.leader_epoch
-            {
+            let slot = leaders.entry(partition.id).or_insert(Leader::UNKNOWN);
+            if slot.epoch <= partition.leader_epoch {
                 *slot = Leader {
                     broker: partition.leader,
                     epoch: partition.leader_epoch,
@@ -130,6 +138,7 @@ impl Image {
             id: topic.id,
             codec: Codec::from_name(&topic.compression),
             batch_bytes_max,
+            partitions,
             leaders,
             version,
         };
@@ -169,9 +178,9 @@ mod tests {
     }
 
     fn leaders(image: &Image) -> Vec<Option<i32>> {
-        let leaders = &image.topics["t"].leaders;
-        leaders
-            .iter()
+        let topic = &image.topics["t"];
+        (0..topic.partition_count())
+            .map(|partition| topic.leader(PartitionId(partition)).unwrap())
             .map(|leader| leader.broker.map(|id| id.0))
             .collect()
     }
@@ -187,6 +196,25 @@ mod tests {
         image.apply_topic(Offset(7), &topic(1, &[(0, 1, 0)]));
         assert_eq!(leaders(&image), [Some(3), Some(1), Some(2)]);
         assert_eq!(image.topics["t"].codec, Some(Codec::Lz4));
+    }
+
+    #[test]
+    fn partitions_that_were_only_counted_take_no_memory() {
+        let mut image = Image::default();
+        let mut large = topic(1, &[(99_999, 1, 0), (-1, 1, 0), (100_000, 1, 0)]);
+        large.partition_count = i32::MAX;
+        image.apply_topic(Offset(5), &large);
+        let known = &image.topics["t"];
+        assert_eq!(known.partition_count(), PARTITIONS_PER_TOPIC_MAX);
+        assert_eq!(known.leaders.len(), 1);
+        assert!(
+            known
+                .leader(PartitionId(0))
+                .is_some_and(|it| it.broker.is_none())
+        );
+        assert!(known.leader(PartitionId(100_000)).is_none());
+        image.apply_topic(Offset(6), &topic(1, &[]));
+        assert_eq!(leaders(&image), [None; 3]);
     }
 
     #[test]
