@@ -38,8 +38,8 @@ pub enum SettingsError {
         nearest: Option<String>,
     },
     /// A variable has the prefix of settings but names none.
-    #[error("unknown variable {name}{}; docs/configuration.md lists them all",
-        hint(nearest.as_deref()))]
+    #[error("unknown variable {}{}; docs/configuration.md lists them all",
+        name.escape_debug(), hint(nearest.as_deref()))]
     UnknownVariable {
         /// Its name.
         name: String,
