@@ -9,10 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// How long a broker may take to become ready, or to stop, before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The `strandline` binary of this build profile, built on the first call.
+/// The `strandline` binary of this build profile, built on the first call; or the one that the
+/// variable `STRANDLINE_TEST_BINARY` names.
 ///
 /// # Panics
 /// If it does not build.
@@ -20,6 +23,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub fn strandline_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(binary) = std::env::var_os("STRANDLINE_TEST_BINARY") {
+            return PathBuf::from(binary);
+        }
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build.args([
             "build",
@@ -212,8 +218,59 @@ impl Broker {
     /// # Panics
     /// If the system does not let it.
     pub fn kill(mut self) {
+        self.kill_now();
+    }
+
+    /// As [`Broker::kill`], for whoever puts another one in its place.
+    ///
+    /// # Panics
+    /// If the system does not let it.
+    pub fn kill_now(&mut self) {
         self.child.kill().expect("the broker can be killed");
         self.child.wait().expect("it ends");
+    }
+
+    /// Whether the process has not ended.
+    ///
+    /// # Panics
+    /// If the system does not say.
+    #[must_use]
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its status").is_none()
+    }
+
+    /// Stops every thread where it is, as `SIGSTOP` does; a system call that waits for the disk
+    /// ends first.
+    ///
+    /// # Panics
+    /// If the process has ended, or does not stop within [`PATIENCE`].
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
+        let is_stopped = |task: PathBuf| {
+            // The state follows the name, which is in brackets and may hold anything.
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+            state.is_none_or(|state| state.starts_with('T'))
+        };
+        wait_until("the broker's pause", || {
+            let tasks = std::fs::read_dir(&tasks).expect("its threads");
+            tasks.flatten().all(|task| is_stopped(task.path()))
+        });
+    }
+
+    /// Lets a paused process go on.
+    ///
+    /// # Panics
+    /// If the process has ended.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let sent = kill_process(id.expect("a process has a number"), signal);
+        sent.expect("the broker runs");
     }
 
     /// Asks the process to stop, as `kill` does, and waits for it.

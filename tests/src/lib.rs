@@ -10,9 +10,15 @@
 
 pub mod broker;
 pub mod crash;
+pub mod disk;
+pub mod faults;
 pub mod history;
+pub mod load;
+pub mod power;
+pub mod random;
 pub mod scrape;
 #[cfg(strandline_sim)]
 pub mod simulation;
+pub mod strace;
 
 pub use broker::{Broker, BrokerSetup, free_port, http_get, strandline_binary, wait_until};
