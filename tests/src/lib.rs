@@ -10,12 +10,11 @@
 
 pub mod broker;
 pub mod crash;
-pub mod disk;
+pub mod mounts;
 pub mod faults;
 pub mod history;
 pub mod load;
 pub mod power;
-pub mod random;
 pub mod scrape;
 #[cfg(strandline_sim)]
 pub mod simulation;

@@ -1,6 +1,6 @@
 //! Power cuts on the real path: the real broker, the real backend, a real file system.
 //!
-//! The data lies on an ext4 in a file ([`crate::disk`]). Under load the broker is stopped by
+//! The data lies on an ext4 in a file ([`crate::mounts`]). Under load the broker is stopped by
 //! `SIGSTOP` and the file is copied: the copy holds what was synced, and not what was only in the
 //! page cache. Then the broker is killed, and starts again on the copy; the producers go on where
 //! they were, as clients do after a power cut. Before the next cut the load is held, every
@@ -21,7 +21,7 @@ use strandline_client::{Client, ClientOptions};
 
 use crate::{
     Broker, BrokerSetup,
-    disk::LoopDisk,
+    mounts::LoopDisk,
     load::{Checked, Load, Plan, check_all, create_topic},
     random::Random,
 };

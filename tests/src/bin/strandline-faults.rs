@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use strandline_tests::{
-    disk::check_mounts,
+    mounts::check_mounts,
     faults::{Row, SCENARIOS, Scenario, play},
     strace::check_strace,
 };

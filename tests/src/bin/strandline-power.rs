@@ -6,7 +6,7 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::Context as _;
 use strandline_tests::{
-    disk::check_mounts,
+    mounts::check_mounts,
     power::{Campaign, Findings, run},
 };
 

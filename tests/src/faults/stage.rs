@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::{Row, Scenario, scenarios::Disk};
 use crate::{
     Broker, BrokerSetup,
-    disk::MemoryDisk,
+    mounts::MemoryDisk,
     load::{Checked, Load, Plan, Window, check_all, create_topic, read_all},
     strace::Injection,
 };
