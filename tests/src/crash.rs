@@ -54,7 +54,7 @@ pub async fn run(
     campaign: &Campaign,
     mut progress: impl FnMut(u32, Duration),
 ) -> anyhow::Result<Findings> {
-    let mut random = Random::new(campaign.seed);
+    let mut random = Random::new(campaign.seed, 1);
     let mut broker = setup.start();
     let configs = [("segment.bytes", "1048576"), ("flush", "ack")];
     create_topic(&setup.address(), TOPIC, campaign.partitions, &configs).await?;

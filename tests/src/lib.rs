@@ -10,11 +10,13 @@
 
 pub mod broker;
 pub mod crash;
-pub mod mounts;
+pub mod disk;
 pub mod faults;
 pub mod history;
 pub mod load;
+pub mod mounts;
 pub mod power;
+pub mod random;
 pub mod scrape;
 #[cfg(strandline_sim)]
 pub mod simulation;

@@ -21,8 +21,8 @@ use strandline_client::{Client, ClientOptions};
 
 use crate::{
     Broker, BrokerSetup,
-    mounts::LoopDisk,
     load::{Checked, Load, Plan, check_all, create_topic},
+    mounts::LoopDisk,
     random::Random,
 };
 
@@ -104,7 +104,7 @@ pub async fn run(
     campaign: &Campaign,
     mut progress: impl FnMut(&Cut),
 ) -> anyhow::Result<Findings> {
-    let mut random = Random::new(campaign.seed);
+    let mut random = Random::new(campaign.seed, 1);
     let mut rig = Rig::start(directory)?;
     let address = rig.setup.address();
     let configs = [("segment.bytes", "262144"), ("flush", &campaign.flush)];

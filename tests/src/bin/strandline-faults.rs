@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use strandline_tests::{
-    mounts::check_mounts,
     faults::{Row, SCENARIOS, Scenario, play},
+    mounts::check_mounts,
     strace::check_strace,
 };
 

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use super::{Row, Scenario, scenarios::Disk};
 use crate::{
     Broker, BrokerSetup,
-    mounts::MemoryDisk,
     load::{Checked, Load, Plan, Window, check_all, create_topic, read_all},
+    mounts::MemoryDisk,
     strace::Injection,
 };
 

@@ -8,7 +8,8 @@ use strandline_storage::fs::{
 };
 use turmoil::Sim;
 
-use super::{BROKER, machine::Machine, random::Random, trace::Trace};
+use super::{BROKER, machine::Machine, trace::Trace};
+use crate::random::Random;
 
 /// How long a broker may take to stop in order: connections are cut after 2 s.
 const STOP_WITHIN: Duration = Duration::from_secs(5);

@@ -10,7 +10,6 @@
 
 mod faults;
 mod machine;
-mod random;
 mod trace;
 mod workload;
 

@@ -17,8 +17,9 @@ use strandline_client::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{BROKER, PORT, Plan, random::Random, trace::Trace};
+use super::{BROKER, PORT, Plan, trace::Trace};
 use crate::history::{History, Mark, Outcome};
+use crate::random::Random;
 
 const TOPIC: &str = "simulated";
 

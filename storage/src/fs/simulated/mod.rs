@@ -108,6 +108,29 @@ impl SimulatedDisk {
         self.state.lock().changes()
     }
 
+    /// How many operations there have been, those that only look included: how many points there
+    /// are for [`Fault::after`] in what ran so far.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.state.lock().operations()
+    }
+
+    /// From now on keeps the machine as it is in front of every operation that changes something.
+    /// Costs memory for the names and sectors of the whole disk each time, so for small disks only.
+    pub fn keep_boundaries(&self) {
+        self.state.lock().keep_boundaries();
+    }
+
+    /// The machine as it was in front of each change since [`SimulatedDisk::keep_boundaries`], and
+    /// as it is now: for `n` changes, `n + 1` machines. They are independent of this one, and only
+    /// good for [`SimulatedDisk::power_cut`] and [`SimulatedDisk::kill`], as often as is wanted.
+    /// Keeps no more afterwards.
+    #[must_use]
+    pub fn take_boundaries(&self) -> Vec<Self> {
+        let kept = self.state.lock().take_boundaries();
+        kept.into_iter().map(Self::with).collect()
+    }
+
     /// Whether it went off: at the point that [`SimulatedDisk::crash_after`] named, or because this
     /// machine was started again since.
     #[must_use]

@@ -47,6 +47,9 @@ pub(super) struct State {
     is_off: bool,
     boot: u64,
     random: Random,
+    /// The machine as it was before each change, if that is wanted.
+    kept: Option<Vec<Self>>,
+    operations: u64,
 }
 
 /// Whether an operation can leave anything behind, so that a crash right after it is worth a test.
@@ -81,6 +84,8 @@ impl State {
             is_off: false,
             boot: 1,
             random: Random::new(seed),
+            kept: None,
+            operations: 0,
         }
     }
 
@@ -88,6 +93,29 @@ impl State {
 
     pub(super) const fn changes(&self) -> u64 {
         self.changes
+    }
+
+    pub(super) const fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    pub(super) fn keep_boundaries(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    /// What was kept, and the machine as it is now; keeps no more.
+    pub(super) fn take_boundaries(&mut self) -> Vec<Self> {
+        let mut kept = self.kept.take().unwrap_or_default();
+        kept.push(self.clone());
+        kept
+    }
+
+    /// Keeps the machine as it is, if that is wanted.
+    fn keep(&mut self) {
+        if let Some(mut kept) = self.kept.take() {
+            kept.push(self.clone());
+            self.kept = Some(kept);
+        }
     }
 
     pub(super) const fn crash_after(&mut self, changes: u64) {
@@ -182,6 +210,8 @@ impl State {
             crash_at: None,
             is_off: false,
             changes: 0,
+            operations: 0,
+            kept: None,
             ..self.clone()
         }
     }
@@ -357,6 +387,10 @@ impl State {
     fn enter(&mut self, operation: Operation, path: &Path, effect: Effect) -> io::Result<Entered> {
         if self.is_off {
             return Err(MachineOff::error());
+        }
+        self.operations = self.operations.saturating_add(1);
+        if effect == Effect::Changes {
+            self.keep();
         }
         let mut struck = None;
         for fault in &mut self.faults {

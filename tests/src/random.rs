@@ -38,4 +38,19 @@ impl Random {
     pub fn one_in(&mut self, cases: u64) -> bool {
         self.next().is_multiple_of(cases)
     }
+
+    /// A number below `end`, which is not 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.within(0..end)
+    }
+
+    /// An index below `end`, which is not 0.
+    pub fn index(&mut self, end: usize) -> usize {
+        self.below(end as u64) as usize
+    }
+
+    /// Any bytes, so many.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.below(256) as u8).collect()
+    }
 }
