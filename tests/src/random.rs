@@ -11,12 +11,12 @@ impl Random {
     #[must_use]
     pub fn new(seed: u64, purpose: u64) -> Self {
         let mut random = Self(seed ^ purpose.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        random.next();
+        random.draw();
         random
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +26,7 @@ impl Random {
 
     /// A number in the range, which must not be empty.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
+        range.start + self.draw() % (range.end - range.start)
     }
 
     /// A number of milliseconds in the range, which must not be empty.
@@ -36,7 +36,7 @@ impl Random {
 
     /// True in one of `cases`.
     pub fn one_in(&mut self, cases: u64) -> bool {
-        self.next().is_multiple_of(cases)
+        self.draw().is_multiple_of(cases)
     }
 
     /// A number below `end`, which is not 0.

@@ -39,6 +39,9 @@ pub struct Reconciler {
     pub names: BTreeMap<PartitionName, TopicPartition>,
 }
 
+/// Where the files of a partition that is gone wait to be removed; nowhere if there are none.
+type SetAside = Result<Option<PathBuf>, StorageError>;
+
 impl Reconciler {
     /// Makes the partitions follow `image`, as far as that needs no log to be opened: the caller
     /// opens what [`Followed::wanted`] tells. Waits for the disk to rename what was deleted, and for
@@ -162,7 +165,7 @@ impl Reconciler {
         &self,
         name: &PartitionName,
         id: TopicPartition,
-    ) -> Option<(Arc<Directory>, Result<Option<PathBuf>, StorageError>)> {
+    ) -> Option<(Arc<Directory>, SetAside)> {
         match self.opener.partitions.remove(id)? {
             Gone::Served(partition) => {
                 drop(partition.delete());

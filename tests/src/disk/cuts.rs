@@ -240,19 +240,19 @@ pub fn survive(
         // Again, while it recovers.
         counts.nested += 1;
         disk.crash_after(random.within(1..60));
-        drop(Machine::start(&disk.file_system(), random.next(), LATER));
-        disk = disk.power_cut(random.next());
+        drop(Machine::start(&disk.file_system(), random.draw(), LATER));
+        disk = disk.power_cut(random.draw());
     }
-    let started = Machine::start(&disk.file_system(), random.next(), LATER);
+    let started = Machine::start(&disk.file_system(), random.draw(), LATER);
     let (machine, start) = started.map_err(|trouble| format!("it does not start: {trouble}"))?;
     let first = check::hold(&machine, &start, expected)?;
     drop(machine);
     let (how, disk) = if random.one_in(2) {
         ("killed", disk.kill())
     } else {
-        ("cut off", disk.power_cut(random.next()))
+        ("cut off", disk.power_cut(random.draw()))
     };
-    let started = Machine::start(&disk.file_system(), random.next(), LATER);
+    let started = Machine::start(&disk.file_system(), random.draw(), LATER);
     let (mut machine, start) =
         started.map_err(|trouble| format!("it does not start again: {trouble}"))?;
     let second = check::hold(&machine, &start, expected)
@@ -310,5 +310,5 @@ fn verify(machine: &Machine) -> Result<(), String> {
 /// A seed out of two numbers.
 #[must_use]
 pub fn mix(seed: u64, number: u64) -> u64 {
-    Random::new(seed, number.wrapping_add(11)).next()
+    Random::new(seed, number.wrapping_add(11)).draw()
 }

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -321,7 +321,7 @@ impl Machine {
         }
     }
 
-    fn purge(&self, path: &PathBuf) -> Result<(), Trouble> {
+    fn purge(&self, path: &Path) -> Result<(), Trouble> {
         full_is_fine(self.data.purge(path))
     }
 

@@ -181,7 +181,7 @@ impl Faults {
         }
         self.links.clear();
         sim.crash(BROKER);
-        let seed = self.random.next();
+        let seed = self.random.draw();
         let line = format_args!("power cut {seed:016x}, changes {}", machine.changes());
         self.trace.note("machine", line);
         self.trace.note_network();
