@@ -94,6 +94,7 @@ async fn a_scrape_has_the_names_of_the_catalogue_and_no_others() {
     let _directory = metrics.directory(Path::new("/data"));
     metrics.collect_with(|scrape| {
         scrape.memory(1, 2);
+        scrape.partitions("open", 3);
         let online = DirectoryFigures {
             online: true,
             free_bytes: Some(1),

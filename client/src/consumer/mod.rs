@@ -17,7 +17,7 @@ use std::{
 };
 
 pub use options::{ConsumerOptions, OutOfRange};
-pub use records::{OwnedRecord, Records};
+pub use records::{OwnedRecord, Records, RecordsIter};
 pub use start::StartAt;
 use strandline_protocol::{
     ErrorClass, Offset, PartitionId,

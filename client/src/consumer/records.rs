@@ -1,6 +1,9 @@
 //! What a poll brings: batches as they came, walked in place.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{VecDeque, vec_deque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use strandline_protocol::{
@@ -146,6 +149,7 @@ impl Records {
             .count()
     }
 
+    #[inline]
     fn is_wanted(&self, offset: Offset) -> bool {
         offset >= self.from && offset < self.until
     }
@@ -166,14 +170,13 @@ impl Records {
     ///
     /// A record that cannot be read is [`ClientError::MalformedRecord`]; the walk goes on with the
     /// next batch.
-    pub fn iter(&self) -> impl Iterator<Item = Result<Record<'_>, ClientError>> {
-        self.batches
-            .iter()
-            .flat_map(|batch| Walk::new(self, batch))
-            .filter(|record| {
-                let wanted = |record: &Record<'_>| self.is_wanted(record.offset);
-                record.as_ref().map_or(true, wanted)
-            })
+    #[must_use]
+    pub fn iter(&self) -> RecordsIter<'_> {
+        RecordsIter {
+            of: self,
+            batches: self.batches.iter(),
+            walk: None,
+        }
     }
 
     /// Walks the records as owned ones, which keep the fetched bytes alive instead of copying them.
@@ -223,7 +226,43 @@ fn fetched_batch(
     Ok(Some(FetchedBatch { header, records }))
 }
 
+/// Walks borrowed records: see [`Records::iter`].
+#[derive(Clone, Debug)]
+pub struct RecordsIter<'a> {
+    of: &'a Records,
+    batches: vec_deque::Iter<'a, FetchedBatch>,
+    walk: Option<Walk<'a>>,
+}
+
+impl<'a> Iterator for RecordsIter<'a> {
+    type Item = Result<Record<'a>, ClientError>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(walk) = &mut self.walk {
+                match walk.next() {
+                    Some(Ok(record)) if !self.of.is_wanted(record.offset) => continue,
+                    None => {}
+                    read => return read,
+                }
+            }
+            self.walk = Some(Walk::new(self.of, self.batches.next()?));
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Records {
+    type Item = Result<Record<'a>, ClientError>;
+    type IntoIter = RecordsIter<'a>;
+
+    fn into_iter(self) -> RecordsIter<'a> {
+        self.iter()
+    }
+}
+
 /// Walks one batch and gives an error its offset.
+#[derive(Clone, Debug)]
 struct Walk<'a> {
     of: &'a Records,
     records: batch::Records<'a>,
@@ -243,7 +282,7 @@ impl<'a> Walk<'a> {
 impl<'a> Iterator for Walk<'a> {
     type Item = Result<Record<'a>, ClientError>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         match self.records.next()? {
             Ok(record) => {

@@ -174,7 +174,7 @@ impl Accumulator {
     }
 
     /// Puts a record into its batch.
-    #[inline]
+    #[inline(always)]
     pub(super) fn append(
         &mut self,
         record: &NewRecord<'_>,
@@ -262,7 +262,7 @@ impl TopicQueues {
     }
 
     /// Which partition the record belongs to.
-    #[inline]
+    #[inline(always)]
     fn choose(
         &mut self,
         record: &NewRecord<'_>,
@@ -307,7 +307,7 @@ impl TopicQueues {
     }
 
     /// Encodes the record; tells how much memory it takes.
-    #[inline]
+    #[inline(always)]
     fn append_to(
         &mut self,
         index: usize,

@@ -191,13 +191,13 @@ impl Producer {
     ///
     /// # Errors
     /// As [`Producer::send`], and [`ClientError::WouldWait`].
-    #[inline]
+    #[inline(always)]
     pub fn try_send(&self, record: NewRecord<'_>) -> Result<Delivery, ClientError> {
         self.append(&record).map_err(NotTaken::without_waiting)
     }
 
     /// Inlined into its callers, so that a delivery is never moved through memory.
-    #[inline]
+    #[inline(always)]
     fn append(&self, record: &NewRecord<'_>) -> Result<Delivery, NotTaken> {
         let shared = &self.handle.shared;
         let timestamp = record.timestamp.unwrap_or_else(|| Clock.now());

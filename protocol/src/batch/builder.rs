@@ -149,7 +149,7 @@ impl BatchBuilder {
     ///
     /// # Errors
     /// [`AppendRefused`]; the batch is as it was.
-    #[inline]
+    #[inline(always)]
     pub fn try_append(
         &mut self,
         limit_bytes: usize,
@@ -263,7 +263,7 @@ impl BatchBuilder {
             .reserve(target.saturating_sub(self.buffer.len()));
     }
 
-    #[inline]
+    #[inline(always)]
     fn encode(&mut self, length: i64, timestamp_delta: i64, delta: i32, record: &NewRecord<'_>) {
         let mut encoded = Encoded::new();
         encoded.varint(length);
@@ -272,18 +272,32 @@ impl BatchBuilder {
         encoded.varint(i64::from(delta));
         encoded.varint(nullable_length(record.key));
         if let Some(key) = record.key {
-            self.buffer.extend_from_slice(encoded.as_bytes());
+            self.put(&encoded);
             self.buffer.extend_from_slice(key);
             encoded.clear();
         }
         encoded.varint(nullable_length(record.value));
-        self.buffer.extend_from_slice(encoded.as_bytes());
+        self.put(&encoded);
         self.buffer
             .extend_from_slice(record.value.unwrap_or_default());
         if record.headers.is_empty() {
             self.buffer.put_u8(0);
         } else {
             self.encode_headers(record.headers);
+        }
+    }
+
+    /// Copies sixteen bytes and keeps those that count, where there is room: a copy of a known
+    /// length takes two instructions.
+    #[inline(always)]
+    fn put(&mut self, encoded: &Encoded) {
+        let (bytes, start) = (encoded.as_bytes(), self.buffer.len());
+        match encoded.first_bytes() {
+            Some(first) if self.buffer.capacity().saturating_sub(start) >= first.len() => {
+                self.buffer.extend_from_slice(first);
+                self.buffer.truncate(start.saturating_add(bytes.len()));
+            }
+            _ => self.buffer.extend_from_slice(bytes),
         }
     }
 

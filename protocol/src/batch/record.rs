@@ -82,7 +82,7 @@ pub(super) struct Relative<'a> {
 }
 
 /// Reads the next record, or says why it is not one.
-#[inline]
+#[inline(always)]
 pub(super) fn read_record<'a>(cursor: &mut Cursor<'a>) -> Result<Relative<'a>, &'static str> {
     let length = cursor.varint().ok_or("its length is not an integer")?;
     let length = usize::try_from(length).map_err(|_| "its length is negative")?;
@@ -108,7 +108,14 @@ pub(super) fn read_record<'a>(cursor: &mut Cursor<'a>) -> Result<Relative<'a>, &
 
 /// Reads the count and checks every header, so that walking them later cannot fail.
 #[inline]
-fn read_headers(mut body: Cursor<'_>) -> Result<Headers<'_>, &'static str> {
+fn read_headers(body: Cursor<'_>) -> Result<Headers<'_>, &'static str> {
+    if let [0] = body.rest() {
+        return Ok(Headers::EMPTY);
+    }
+    read_some_headers(body)
+}
+
+fn read_some_headers(mut body: Cursor<'_>) -> Result<Headers<'_>, &'static str> {
     let count = body
         .varint()
         .and_then(|count| usize::try_from(count).ok())

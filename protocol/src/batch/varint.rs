@@ -75,6 +75,16 @@ impl Encoded {
         self.length = 0;
     }
 
+    /// What was encoded and some bytes behind it, if that is no more than sixteen bytes.
+    #[inline]
+    pub(super) const fn first_bytes(&self) -> Option<&[u8; 16]> {
+        if self.length <= 16 {
+            self.bytes.first_chunk()
+        } else {
+            None
+        }
+    }
+
     /// What was encoded.
     #[inline]
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -108,15 +118,24 @@ impl<'a> Cursor<'a> {
     }
 
     /// One integer of up to 64 bits; none if it is cut off or has more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn varlong(&mut self) -> Option<i64> {
         let first = self.byte()?;
         if first < 0x80 {
             return Some(unzigzag(u64::from(first)));
         }
-        self.varlong_rest(first)
+        // Lengths and offsets take two bytes more often than not.
+        match self.rest.split_first() {
+            Some((&second, rest)) if second < 0x80 => {
+                self.rest = rest;
+                let value = u64::from(first & 0x7f) | u64::from(second) << 7;
+                Some(unzigzag(value))
+            }
+            _ => self.varlong_rest(first),
+        }
     }
 
+    #[cold]
     fn varlong_rest(&mut self, first: u8) -> Option<i64> {
         let mut value = u64::from(first & 0x7f);
         for shift in (7..64).step_by(7) {
@@ -133,7 +152,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// One integer of up to 32 bits; none if it is cut off or has more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn varint(&mut self) -> Option<i32> {
         i32::try_from(self.varlong()?).ok()
     }
@@ -147,7 +166,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A length and as many bytes; the inner none is null, the outer one an error.
-    #[inline]
+    #[inline(always)]
     pub(super) fn nullable(&mut self) -> Option<Option<&'a [u8]>> {
         match self.varint()? {
             -1 => Some(None),
