@@ -5,6 +5,7 @@ use std::future::Future;
 use clap::Args;
 use strandline_client::{Client, ClientError, ClientOptions, TopicDescription};
 use strandline_protocol::{ErrorCode, PartitionId};
+use tokio::runtime::Builder;
 
 use super::error::CommandError;
 
@@ -45,12 +46,31 @@ impl ConnectionArguments {
     where
         F: Future<Output = Result<(), CommandError>>,
     {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| CommandError::io("cannot start", &error))?;
-        runtime.block_on(command)
+        run_on(&mut Builder::new_multi_thread(), command)
     }
+
+    /// As [`ConnectionArguments::block_on`], on the calling thread alone: for a command that waits
+    /// for one answer after the other, where a second thread would only have to be woken.
+    ///
+    /// # Errors
+    /// What the command ends with, or that the runtime cannot be built.
+    pub fn block_on_this_thread<F>(&self, command: F) -> Result<(), CommandError>
+    where
+        F: Future<Output = Result<(), CommandError>>,
+    {
+        run_on(&mut Builder::new_current_thread(), command)
+    }
+}
+
+fn run_on<F>(runtime: &mut Builder, command: F) -> Result<(), CommandError>
+where
+    F: Future<Output = Result<(), CommandError>>,
+{
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::io("cannot start", &error))?;
+    runtime.block_on(command)
 }
 
 /// What the cluster knows of a topic.

@@ -82,6 +82,10 @@ pub struct LoadArguments {
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
+    /// produce: send a record only after the one before was acknowledged. Measures what a program
+    /// feels that waits for every record; says nothing about throughput.
+    #[arg(long, conflicts_with = "rate")]
+    pub one_at_a_time: bool,
     /// How many producers, each with a connection of its own.
     #[arg(
         long,
@@ -112,6 +116,11 @@ impl BenchCommand {
     pub fn run(self, connection: &ConnectionArguments) -> Result<(), CommandError> {
         match self {
             Self::Machine(machine) => machine.run(),
+            Self::Produce(load) if load.one_at_a_time => connection.block_on_this_thread(async {
+                produce::run(connection, &load)
+                    .await?
+                    .print(load.output.output)
+            }),
             Self::Produce(load) => connection.block_on(async {
                 produce::run(connection, &load)
                     .await?

@@ -108,6 +108,7 @@ async fn send_all(
     let mut tasks = JoinSet::new();
     for (number, sender) in (0..of).zip(prepared) {
         match rate {
+            None if load.one_at_a_time => tasks.spawn(sender.one_at_a_time()),
             None => tasks.spawn(sender.at_full_speed()),
             Some(rate) => {
                 let schedule = Schedule {
@@ -165,6 +166,18 @@ impl Sender {
             }
         }
         self.producer.flush().await
+    }
+
+    async fn one_at_a_time(mut self) -> Result<(), ClientError> {
+        for number in 0..self.records {
+            let stamp = (self.first + number).to_le_bytes();
+            let value = self.payload.next(&stamp);
+            let begun = Instant::now();
+            let record = NewRecord::to(&self.topic).value(value);
+            self.producer.send(record).await?.await?;
+            self.latencies.record(begun.elapsed());
+        }
+        Ok(())
     }
 
     /// Runs on a thread of its own, which sleeps until each record is due.
