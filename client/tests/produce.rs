@@ -131,7 +131,9 @@ async fn refusals_that_pass_are_retried_in_order() {
         ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
     ] {
         let (cluster, client) = started().await;
-        cluster.intercept(move |seen| match (seen.api, seen.count % 4) {
+        // A round of retries has at most five requests: with a period of five or less the first of
+        // every round could be refused for ever.
+        cluster.intercept(move |seen| match (seen.api, seen.count % 7) {
             (ApiKey::Produce, 1) => Intercept::Refuse(code),
             _ => Intercept::Serve,
         });

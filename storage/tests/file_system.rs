@@ -327,3 +327,24 @@ fn threads_that_share_two_descriptors_see_their_own_bytes() {
         assert_eq!(names(fs, directory), Vec::<String>::new());
     });
 }
+
+#[test]
+fn one_for_reading_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
+    std::fs::write(&path, b"what is there").unwrap();
+    let fs = MappedFileSystem::for_reading(TIGHT);
+    let file = fs.open(&path).unwrap();
+    assert_eq!(file.view(0..4).unwrap(), "what");
+    // A write that small goes through a mapping elsewhere.
+    assert!(file.write(0, &[b"else"]).is_err());
+    assert!(file.write(0, &[&[7; 13]]).is_err());
+    assert!(file.truncate(2).is_err());
+    assert!(file.zero(0..4).is_err());
+    assert!(file.allocate(10_000).is_err());
+    drop(file);
+    assert_eq!(std::fs::read(&path).unwrap(), b"what is there");
+    // It waits for nobody's lock file either.
+    assert!(fs.lock(&directory.path().join(".lock")).is_err());
+    assert!(!directory.path().join(".lock").exists());
+}

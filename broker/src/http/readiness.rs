@@ -41,7 +41,7 @@ impl Readiness {
         }
     }
 
-    /// Clients are served; of the broker's `of` partitions, `done` are open, or could not be opened.
+    /// Clients are served; of the broker's `of` partitions, `done` are open or could not be opened.
     pub fn recovering(&self, done: usize, of: usize) {
         let mut state = self.state.lock();
         if matches!(*state, State::Starting | State::Recovering { .. }) {

@@ -44,8 +44,8 @@ type SetAside = Result<Option<PathBuf>, StorageError>;
 
 impl Reconciler {
     /// Makes the partitions follow `image`, as far as that needs no log to be opened: the caller
-    /// opens what [`Followed::wanted`] tells. Waits for the disk to rename what was deleted, and for
-    /// the opening of such a partition if that runs.
+    /// opens what [`Followed::wanted`] tells. Waits for the disk to rename what was deleted, and
+    /// for the opening of such a partition if that runs.
     pub fn follow(&mut self, image: &Image) -> Followed {
         let (mut retired, mut wanted) = (Vec::new(), Vec::new());
         let changed = image.topics().filter(|topic| topic.version > self.followed);

@@ -2,7 +2,7 @@
 //! operations that fail, full disks, rot.
 //!
 //! **Owns** a broker without network (`machine`), the workloads that it is driven by (`kinds`,
-//! `workload`, `changes`), what is known of each disk (`model`), and what must hold on it (`check`).
+//! `workload`, `changes`), what is known of each disk (`model`), what must hold on it (`check`).
 //! `cuts` is where the power goes.
 //!
 //! Everything is drawn from a seed; a violation names the flags that lead to it again.

@@ -91,9 +91,9 @@ impl LogCommand {
     }
 }
 
-/// The files of this machine.
+/// The files of this machine, to look at: that needs no right to write to them.
 fn files() -> MappedFileSystem {
-    MappedFileSystem::new(CacheLimits::of_process())
+    MappedFileSystem::for_reading(CacheLimits::of_process())
 }
 
 /// The directories of partitions that `directory` stands for: itself, or those in it.

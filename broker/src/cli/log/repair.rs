@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use serde::Serialize;
-use strandline_storage::{fs::FileSystem, log::inspect::plan_repair};
+use strandline_storage::{
+    fs::{CacheLimits, FileSystem, mapped::MappedFileSystem},
+    log::inspect::plan_repair,
+};
 
 use super::{files, lock, partitions, storage_error};
 use crate::cli::{
@@ -39,7 +42,10 @@ pub fn run(
     execution: Execution,
     format: OutputFormat,
 ) -> Result<(), CommandError> {
-    let files = files();
+    let files = match execution {
+        Execution::Show => files(),
+        Execution::Do => MappedFileSystem::new(CacheLimits::of_process()),
+    };
     let mut steps = Vec::new();
     for partition in partitions(&files, directory)? {
         let _lock = lock(&files, &partition)?;

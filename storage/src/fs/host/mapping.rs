@@ -46,11 +46,26 @@ impl Mapping {
     /// Maps the first `length` bytes of `file`.
     pub(super) fn new(file: BorrowedFd<'_>, length: usize, counted: Counted) -> io::Result<Self> {
         let raw = MmapOptions::new().len(length).map_raw(file.as_raw_fd())?;
-        Ok(Self {
+        Ok(Self::of(raw, counted))
+    }
+
+    /// The same for looking only: nobody may write through it.
+    pub(super) fn for_reading(
+        file: BorrowedFd<'_>,
+        length: usize,
+        counted: Counted,
+    ) -> io::Result<Self> {
+        let mut options = MmapOptions::new();
+        let raw = options.len(length).map_raw_read_only(file.as_raw_fd())?;
+        Ok(Self::of(raw, counted))
+    }
+
+    fn of(raw: MmapRaw, counted: Counted) -> Self {
+        Self {
             raw,
             touched: AtomicUsize::new(0),
             _counted: counted,
-        })
+        }
     }
 
     /// How many bytes are mapped.

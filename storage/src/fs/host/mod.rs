@@ -58,9 +58,21 @@ impl<W: Writer> HostFileSystem<W> {
     /// A file system that holds open no more than `limits`, as far as that is possible.
     #[must_use]
     pub fn new(limits: CacheLimits) -> Self {
+        Self::with(limits, Access::Everything)
+    }
+
+    /// One on which files can be looked at only: it needs no right to write to them, and whoever
+    /// changes one through it gets an error.
+    #[must_use]
+    pub fn for_reading(limits: CacheLimits) -> Self {
+        Self::with(limits, Access::Reading)
+    }
+
+    fn with(limits: CacheLimits, access: Access) -> Self {
         let shared = Shared {
             limits,
             writing: W::WRITING,
+            access,
             descriptors: Cache::new(limits.descriptors),
             mappings: Cache::new(limits.mappings),
             names: RwLock::default(),
@@ -93,11 +105,19 @@ impl<W> std::fmt::Debug for HostFileSystem<W> {
     }
 }
 
+/// What may be done to files that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Everything,
+    Reading,
+}
+
 /// What a file system and its files share.
 #[derive(Debug)]
 struct Shared {
     limits: CacheLimits,
     writing: Writing,
+    access: Access,
     descriptors: Cache<Node>,
     mappings: Cache<Node>,
     names: RwLock<Names>,
@@ -156,7 +176,10 @@ impl Names {
 impl Shared {
     /// Opens `path`, closing others first if the process may not have more descriptors.
     fn open_descriptor(&self, path: &Path) -> io::Result<fs::File> {
-        self.with_room(|| fs::OpenOptions::new().read(true).write(true).open(path))
+        let may_write = self.access == Access::Everything;
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(may_write);
+        self.with_room(|| options.open(path))
     }
 
     fn with_room<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
@@ -297,8 +320,13 @@ impl<W: Writer> FileSystem for HostFileSystem<W> {
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, FsError> {
         let lock = || -> io::Result<HostLock> {
+            let may_write = self.shared.access == Access::Everything;
             let mut options = fs::OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false);
+            options
+                .read(true)
+                .write(may_write)
+                .create(may_write)
+                .truncate(false);
             let file = self.shared.with_room(|| options.open(path))?;
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             Ok(HostLock { _file: file })

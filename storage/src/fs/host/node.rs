@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
 use super::{
-    Shared,
+    Access, Shared,
     cache::{Counted, Eviction},
     mapping::{Mapping, start_writeback},
 };
@@ -176,7 +176,10 @@ impl Node {
             .unwrap_or(exact);
         let map = |length| {
             let counted = self.shared.mappings.count();
-            Mapping::new(descriptor.file.as_fd(), length, counted)
+            match self.shared.access {
+                Access::Everything => Mapping::new(descriptor.file.as_fd(), length, counted),
+                Access::Reading => Mapping::for_reading(descriptor.file.as_fd(), length, counted),
+            }
         };
         let mapping = map(reserved).or_else(|_| {
             // Too many mappings, or too little address space: with fewer and with less, then.
@@ -293,7 +296,9 @@ impl File for Node {
         });
         let range = at..end.unwrap_or(u64::MAX);
         let length = range.end.saturating_sub(at);
-        if self.shared.writing == Writing::Mapped && length <= MAPPED_WRITE_MAX {
+        let may_map =
+            self.shared.writing == Writing::Mapped && self.shared.access == Access::Everything;
+        if may_map && length <= MAPPED_WRITE_MAX {
             self.change(
                 Operation::Write,
                 |state| {
