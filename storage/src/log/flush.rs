@@ -33,8 +33,8 @@ pub struct FlushOutcome {
 }
 
 /// Has the kernel begin to write what was appended, so that a later sync has less to do and no
-/// storm of writes builds up. Makes nothing durable, and may be dropped. Runs without the lock, on any
-/// thread; it costs about as much time as the append did.
+/// storm of writes builds up. Makes nothing durable, and may be dropped. Runs without the lock, on
+/// any thread; it costs about as much time as the append did.
 #[derive(Debug)]
 pub struct WritebackJob {
     file: Arc<dyn File>,
