@@ -292,6 +292,20 @@ impl Directory {
         }
     }
 
+    /// Sets a partition aside that no metadata speaks of, for an operator to look at.
+    pub fn set_aside(&self, name: &PartitionName, unique: [u8; 16]) {
+        match self.data.quarantine(name, unique) {
+            Ok(path) => tracing::warn!(
+                partition = %name, path = %path.display(),
+                "set aside: the metadata does not know this partition; remove the directory if \
+                 nobody misses it"
+            ),
+            Err(error) => {
+                self.refuse(&error);
+            }
+        }
+    }
+
     /// A log in it stays as a crash has left it: no clean-shutdown mark may speak for it.
     pub fn leave_unclosed(&self) {
         self.unclosed.store(true, Ordering::Relaxed);

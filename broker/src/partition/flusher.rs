@@ -17,6 +17,13 @@ use crate::server::spawn::{Threads, spawn};
 /// share one journal commit among them, few enough to cost nothing when idle.
 const FLUSHERS_PER_DIRECTORY: usize = 2;
 
+/// How many more lend a hand when many partitions wait at once: each of them waits for the disk on
+/// its own, and the disk has room for more.
+const HELPERS_PER_DIRECTORY: usize = 6;
+
+/// How many partitions have to wait for that. A few busy ones never are so many.
+const CROWD: usize = 16;
+
 /// A flusher needs little more than a system call.
 const FLUSHER_STACK_BYTES: usize = 256 << 10;
 
@@ -30,6 +37,8 @@ pub struct FlushQueue {
     waiting: Mutex<Waiting>,
     /// For flusher threads.
     arrived: Condvar,
+    /// For those that help out.
+    crowded: Condvar,
     /// For the flusher task of a build without threads.
     notify: Notify,
 }
@@ -81,8 +90,14 @@ enum Closed {
 impl FlushQueue {
     /// Puts a partition at the end. The caller makes sure that it is not in the queue already.
     pub fn push(&self, partition: Arc<Partition>) {
-        self.waiting.lock().partitions.push_back(partition);
+        let mut waiting = self.waiting.lock();
+        waiting.partitions.push_back(partition);
+        let is_crowded = waiting.partitions.len() > CROWD;
+        drop(waiting);
         self.arrived.notify_one();
+        if is_crowded {
+            self.crowded.notify_one();
+        }
         self.notify.notify_one();
     }
 
@@ -113,6 +128,7 @@ impl FlushQueue {
     fn close(&self) {
         self.waiting.lock().closed = Closed::Yes;
         self.arrived.notify_all();
+        self.crowded.notify_all();
         self.notify.notify_one();
     }
 
@@ -127,6 +143,20 @@ impl FlushQueue {
                 return None;
             }
             self.arrived.wait(&mut waiting);
+        }
+    }
+
+    /// As [`FlushQueue::next`], but only while more wait than a few.
+    fn next_of_crowd(&self) -> Option<Arc<Partition>> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if waiting.partitions.len() > CROWD {
+                return waiting.partitions.pop_front();
+            }
+            if waiting.closed == Closed::Yes {
+                return None;
+            }
+            self.crowded.wait(&mut waiting);
         }
     }
 
@@ -171,14 +201,14 @@ impl Flushers {
                 Threads::Allowed => {
                     for number in 0..FLUSHERS_PER_DIRECTORY {
                         let queue = Arc::clone(queue);
-                        let thread = std::thread::Builder::new()
-                            .name(format!("flush-{number}"))
-                            .stack_size(FLUSHER_STACK_BYTES)
-                            .spawn(move || {
-                                while let Some(work) = queue.next() {
-                                    queue.perform(work);
-                                }
-                            })?;
+                        let work = move || queue.next().map(|work| queue.perform(work));
+                        let thread = start(format!("flush-{number}"), work)?;
+                        flushers.threads.push(thread);
+                    }
+                    for number in 0..HELPERS_PER_DIRECTORY {
+                        let queue = Arc::clone(queue);
+                        let work = move || queue.next_of_crowd().map(|it| it.flush());
+                        let thread = start(format!("flush-help-{number}"), work)?;
                         flushers.threads.push(thread);
                     }
                 }
@@ -215,6 +245,17 @@ impl Flushers {
         })
         .await;
     }
+}
+
+/// A thread that does one piece of work after the other until there is none.
+fn start(
+    name: String,
+    work: impl Fn() -> Option<()> + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name)
+        .stack_size(FLUSHER_STACK_BYTES)
+        .spawn(move || while work().is_some() {})
 }
 
 impl Drop for Flushers {

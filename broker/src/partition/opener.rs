@@ -25,6 +25,9 @@ use crate::{metrics::Metrics, server::spawn::Threads};
 /// How many threads open partitions at most.
 const OPENING_THREADS_MAX: usize = 8;
 
+/// How many threads create partitions: they mostly wait for the disk.
+const CREATING_THREADS: usize = 8;
+
 /// How many partitions share the disk's work when they are created.
 const CREATED_TOGETHER: usize = 64;
 
@@ -121,11 +124,15 @@ impl Opener {
     /// Opens partitions that were just created, ahead of the queue, and makes their first files:
     /// several at once where threads are allowed. Blocks until that is done.
     pub fn create(&self, wanted: Vec<Arc<Wanted>>) {
-        let threads = self.threads_for(wanted.len());
+        let threads = match self.threads {
+            Threads::None => 1,
+            Threads::Allowed => CREATING_THREADS.min(wanted.len() / 8),
+        };
+        let together = wanted.len().div_ceil(threads.max(1)).min(CREATED_TOGETHER);
         let left = Mutex::new(wanted.into_iter());
         let work = || {
             loop {
-                let some: Vec<_> = left.lock().by_ref().take(CREATED_TOGETHER).collect();
+                let some: Vec<_> = left.lock().by_ref().take(together).collect();
                 if some.is_empty() {
                     return;
                 }
@@ -178,6 +185,7 @@ impl Opener {
             return false;
         };
         let name = wanted.name();
+        self.set_another_topics_aside(&wanted, &name);
         match self.try_open(&wanted) {
             Ok(opening) => self.serve(wanted, opening),
             Err(failure) => self.failed(&wanted, failure),
@@ -232,6 +240,19 @@ impl Opener {
         let mut all = self.directories.iter();
         all.find(|(directory, _)| directory.id() == id)
             .map(|(directory, _)| directory)
+    }
+
+    /// A topic was deleted and created again, and the broker ended before it followed: what lies
+    /// there is the old one's.
+    fn set_another_topics_aside(&self, wanted: &Wanted, name: &PartitionName) {
+        let Some(directory) = self.directory(wanted.directory) else {
+            return;
+        };
+        // A file that cannot be read says nothing against it; opening the log looks closer.
+        let id = directory.data().topic_id(name).ok().flatten();
+        if id.is_some_and(|id| id != wanted.id.topic) {
+            directory.set_aside(name, random_bytes());
+        }
     }
 
     /// Serves what was opened, with the configuration that is wanted by now.

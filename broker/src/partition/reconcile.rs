@@ -92,37 +92,23 @@ impl Reconciler {
         Followed { retired, wanted }
     }
 
-    /// Sets aside what lies in the directories and is not in the metadata. To be called once,
-    /// before the first [`Reconciler::follow`], with what was found.
+    /// Sets aside what lies in the directories and has no place in the metadata. To be called once,
+    /// before the first [`Reconciler::follow`], with what was found. Whether a directory belongs to
+    /// the topic that has its name is looked at when it is opened.
     pub fn set_strays_aside(&self, image: &Image, directory: &Directory, found: &[PartitionName]) {
         for name in found {
-            if *name == metadata_name() || self.belongs(image, directory, name) {
-                continue;
-            }
-            match directory.data().quarantine(name, random_bytes()) {
-                Ok(path) => tracing::warn!(
-                    partition = %name, path = %path.display(),
-                    "set aside: the metadata does not know this partition; remove the directory if \
-                     nobody misses it"
-                ),
-                Err(error) => {
-                    directory.refuse(&error);
-                }
+            if *name != metadata_name() && !self.belongs(image, directory, name) {
+                directory.set_aside(name, random_bytes());
             }
         }
     }
 
     fn belongs(&self, image: &Image, directory: &Directory, name: &PartitionName) -> bool {
-        let Some(topic) = image.topic(&name.topic) else {
-            return false;
-        };
-        let placed = topic
-            .partition(name.partition)
+        image
+            .topic(&name.topic)
+            .and_then(|topic| topic.partition(name.partition))
             .and_then(|partition| partition.replica_on(self.broker))
-            .is_some_and(|replica| replica.directory == directory.id());
-        // A file that cannot be read says nothing against it; opening the log looks closer.
-        let id = directory.data().topic_id(name).ok().flatten();
-        placed && id.is_none_or(|id| id == topic.id)
+            .is_some_and(|replica| replica.directory == directory.id())
     }
 
     /// Deletes what the metadata does not know any more.

@@ -13,13 +13,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use strandline_protocol::{LeaderEpoch, Offset, Timestamp};
 
 use super::{
-    Log,
-    active::Active,
-    epochs::Epochs,
-    indexes::Indexes,
-    partition_state::{PartitionState, STATE_FILE},
-    state_file::{create_empty, put_in_place},
-    units::FileKind,
+    Log, active::Active, epochs::Epochs, indexes::Indexes, partition_state::PartitionState,
+    state_file::create_empty, units::FileKind,
 };
 use crate::{error::StorageError, fs::File};
 
@@ -52,10 +47,8 @@ impl Log {
         for each in &new {
             states.push(each.write_state()?);
         }
-        for (each, state) in new.iter().zip(states) {
+        for state in states {
             state.sync()?;
-            let log = &each.log;
-            put_in_place(log.files.as_ref(), &log.directory.join(STATE_FILE))?;
         }
         let mut segments = Vec::with_capacity(new.len());
         for each in &new {
@@ -83,7 +76,7 @@ impl Log {
 }
 
 impl NewLog<'_> {
-    /// Writes directory and epoch; neither is durable yet, and the state not in its place.
+    /// Writes directory and epoch; neither is durable yet.
     fn write_state(&self) -> Result<Arc<dyn File>, StorageError> {
         let (files, directory) = (self.log.files.as_ref(), self.log.directory.as_path());
         files.create_directory(directory)?;
@@ -94,6 +87,6 @@ impl NewLog<'_> {
             log_start: self.log.start,
             epochs,
         };
-        state.write(files, directory)
+        Ok(state.write_new(files, directory)?)
     }
 }

@@ -20,14 +20,14 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Lists `directory`, and removes what is unfinished or belongs to no segment. Empty if it is
-    /// not there.
+    /// Lists `directory`, and removes what is unfinished or belongs to no segment. None if it is not
+    /// there.
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn take(files: &dyn FileSystem, directory: &Path) -> Result<Self, FsError> {
+    pub fn take(files: &dyn FileSystem, directory: &Path) -> Result<Option<Self>, FsError> {
         let entries = match files.list(directory) {
-            Err(error) if error.is_not_found() => return Ok(Self::default()),
+            Err(error) if error.is_not_found() => return Ok(None),
             result => result?,
         };
         let mut listing = Self::default();
@@ -49,6 +49,6 @@ impl Listing {
                 remove_if_there(files, &kind.path(directory, base))?;
             }
         }
-        Ok(listing)
+        Ok(Some(listing))
     }
 }

@@ -10,7 +10,8 @@ use strandline_protocol::{LeaderEpoch, Offset, TopicId};
 
 use super::{
     epochs::{EPOCH_FILE, Epochs},
-    state_file::{read_file, replace_file, replace_hint, seal, unseal, write_aside},
+    state_file::{read_file, replace_file, replace_hint, seal, unseal, write_file},
+    units::to_u64,
 };
 use crate::{
     error::StorageError,
@@ -77,21 +78,32 @@ impl PartitionState {
         Ok(())
     }
 
-    /// Writes it without waiting for the disk: our file lies aside, to be synced and put in place.
+    /// Writes it into a directory that nobody has used yet, without waiting for the disk: it counts
+    /// once the file that is returned, which holds ours, and the directory have been synced.
     ///
     /// # Errors
     /// As [`PartitionState::store`].
-    pub fn write(
+    pub fn write_new(
         &self,
         files: &dyn FileSystem,
         directory: &Path,
-    ) -> Result<Arc<dyn File>, StorageError> {
-        self.write_hints(files, directory)?;
-        Ok(write_aside(
+    ) -> Result<Arc<dyn File>, FsError> {
+        write_file(
             files,
-            &directory.join(STATE_FILE),
-            &self.sealed(),
-        )?)
+            &directory.join(METADATA_FILE),
+            self.metadata().as_bytes(),
+        )?;
+        let epochs = self.epochs.to_text();
+        write_file(files, &directory.join(EPOCH_FILE), epochs.as_bytes())?;
+        let ours = self.sealed();
+        let file = write_file(files, &directory.join(STATE_FILE), &ours)?;
+        // So that many of them are on their way before the first one is waited for.
+        file.start_writeback(0..to_u64(ours.len()));
+        Ok(file)
+    }
+
+    fn metadata(&self) -> String {
+        format!("version: 0\ntopic_id: {}", self.topic_id)
     }
 
     fn sealed(&self) -> Vec<u8> {
@@ -102,8 +114,7 @@ impl PartitionState {
     fn write_hints(&self, files: &dyn FileSystem, directory: &Path) -> Result<(), StorageError> {
         let metadata = directory.join(METADATA_FILE);
         if read_file(files, &metadata)?.is_none_or(|bytes| bytes.is_empty()) {
-            let text = format!("version: 0\ntopic_id: {}", self.topic_id);
-            replace_hint(files, &metadata, text.as_bytes())?;
+            replace_hint(files, &metadata, self.metadata().as_bytes())?;
         }
         let epochs = self.epochs.to_text();
         replace_hint(files, &directory.join(EPOCH_FILE), epochs.as_bytes())

@@ -76,7 +76,10 @@ impl Log {
         let files = file_system.as_ref();
         let mut report = RecoveryReport::default();
         let listing = Listing::take(files, directory)?;
-        let state = PartitionState::load(files, directory)?;
+        let state = match &listing {
+            Some(_) => PartitionState::load(files, directory)?,
+            None => None,
+        };
         if let Some((state, _)) = &state
             && state.topic_id != topic_id
         {
@@ -87,7 +90,11 @@ impl Log {
             return Err(StorageError::damaged(directory, reason));
         }
         let stored = state.as_ref().map(|(state, _)| state);
-        let resume = load_recovery_state(files, directory, now)?;
+        let resume = match &listing {
+            Some(_) => load_recovery_state(files, directory, now)?,
+            None => None,
+        };
+        let listing = listing.unwrap_or_default();
         let scan = Scan {
             files,
             directory,

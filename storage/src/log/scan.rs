@@ -27,6 +27,8 @@ use crate::{
 /// How much of a tail is looked at in one view.
 const TAIL_VIEW_BYTES: u64 = 1 << 20;
 
+static ZEROS: [u8; 4096] = [0; 4096];
+
 /// The work, and what it goes by.
 #[derive(Debug)]
 pub struct Scan<'a> {
@@ -370,11 +372,20 @@ fn bytes_used(file: &Arc<dyn File>, from: u64, end: u64) -> Result<u64, FsError>
         let until = end.min(at.saturating_add(TAIL_VIEW_BYTES));
         file.populate(at..until)?;
         let view = file.view(at..until)?;
-        if let Some(last) = view.iter().rposition(|byte| *byte != 0) {
-            used = at
-                .saturating_sub(from)
-                .saturating_add(to_u64(last))
-                .saturating_add(1);
+        // Mostly it is all zeros, and there is much of it: whole blocks are compared first.
+        let mut behind = view.len();
+        for block in view.rchunks(ZEROS.len()) {
+            let before = behind.saturating_sub(block.len());
+            if ZEROS.get(..block.len()) != Some(block)
+                && let Some(last) = block.iter().rposition(|byte| *byte != 0)
+            {
+                used = at
+                    .saturating_sub(from)
+                    .saturating_add(to_u64(before.saturating_add(last)))
+                    .saturating_add(1);
+                break;
+            }
+            behind = before;
         }
         at = until;
     }

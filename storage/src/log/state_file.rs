@@ -106,30 +106,6 @@ pub fn replace_file(files: &dyn FileSystem, path: &Path, bytes: &[u8]) -> Result
     Ok(())
 }
 
-/// Writes what [`put_in_place`] puts in the place of `path`, and has the disk begin with it. The
-/// caller syncs it before that.
-///
-/// # Errors
-/// As [`replace_file`].
-pub fn write_aside(
-    files: &dyn FileSystem,
-    path: &Path,
-    bytes: &[u8],
-) -> Result<Arc<dyn File>, FsError> {
-    let file = write_file(files, &temporary(path), bytes)?;
-    file.start_writeback(0..to_u64(bytes.len()));
-    Ok(file)
-}
-
-/// Puts what was written by [`write_aside`] in the place of `path`; durable once the directory has
-/// been synced.
-///
-/// # Errors
-/// If the disk fails.
-pub fn put_in_place(files: &dyn FileSystem, path: &Path) -> Result<(), FsError> {
-    files.rename(&temporary(path), path)
-}
-
 /// Replaces a file that is only read where a protected one is missing: nothing waits for the disk,
 /// so a power cut may leave any state of it.
 ///

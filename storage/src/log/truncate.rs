@@ -56,7 +56,7 @@ impl Log {
         self.epochs.truncate_to(end);
         self.store_state(&self.epochs, self.start)?;
         let files = self.files.as_ref();
-        let listing = Listing::take(files, &self.directory)?;
+        let listing = Listing::take(files, &self.directory)?.unwrap_or_default();
         remove_if_there(files, &self.directory.join(RECOVERY_FILE))?;
         for at in listing.snapshots.iter().filter(|at| **at > end) {
             remove_if_there(files, &FileKind::Snapshot.path(&self.directory, *at))?;
