@@ -45,6 +45,8 @@ mod client;
 pub mod connection;
 mod consumer;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod net;
 mod options;
 mod producer;

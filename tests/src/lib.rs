@@ -12,6 +12,7 @@ pub mod broker;
 pub mod crash;
 pub mod disk;
 pub mod faults;
+pub mod fuzz;
 pub mod history;
 pub mod load;
 pub mod mounts;

@@ -11,6 +11,8 @@ mod buffers;
 mod connection;
 mod disks;
 mod figures;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handlers;
 mod listener;
 mod memory;

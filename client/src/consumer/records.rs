@@ -39,18 +39,18 @@ struct FetchedBatch {
 
 /// What the bytes of a fetch are.
 #[derive(Debug)]
-pub(super) struct Decoded {
+pub(crate) struct Decoded {
     /// The records that are wanted.
-    pub(super) records: Records,
+    pub(crate) records: Records,
     /// Where the next fetch begins.
-    pub(super) next: Offset,
+    pub(crate) next: Offset,
     /// What was met behind the records, and at which offset.
-    pub(super) damage: Option<(Offset, BatchError)>,
+    pub(crate) damage: Option<(Offset, BatchError)>,
 }
 
 impl Records {
     /// Checks what was fetched from `from` on. Batches behind a damaged one are not looked at.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         topic: Arc<str>,
         partition: PartitionId,
         from: Offset,
@@ -107,7 +107,7 @@ impl Records {
     }
 
     /// Forgets what lies at or behind `until`.
-    pub(super) fn cut(&mut self, until: Offset) {
+    pub(crate) fn cut(&mut self, until: Offset) {
         self.until = self.until.min(until);
         self.batches
             .retain(|batch| batch.header.base_offset() < until);

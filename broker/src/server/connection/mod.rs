@@ -17,5 +17,7 @@ mod serve;
 
 pub use event::{Event, Events};
 pub use parked::Slot;
+#[cfg(fuzzing)]
+pub use receive::{Front, Receive};
 pub use reply::Reply;
 pub use serve::Connection;
