@@ -9,6 +9,7 @@
 pub mod budget;
 pub mod invariants;
 pub mod metadata;
+pub mod mutants;
 pub mod placement;
 pub mod replica;
 pub mod shared_map;

@@ -12,7 +12,11 @@ use strandline_protocol::{
     messages::{Acks, Failure},
 };
 
-use crate::{invariants, topic_config::FlushMode};
+use crate::{
+    invariants,
+    mutants::{self, Mutant},
+    topic_config::FlushMode,
+};
 
 /// What a write of one batch has to wait for before it may be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +198,9 @@ impl Replica {
     /// `flush=ack` each of them counts only with what is durable.
     #[must_use]
     pub fn ack_wait(&self, acks: Acks, end: Offset) -> AckWait {
+        if mutants::is_active(Mutant::AcknowledgeBeforeFsync) {
+            return AckWait::Nothing;
+        }
         match (acks, self.flush) {
             (Acks::None, _) => AckWait::Unanswered,
             (Acks::Leader, FlushMode::Async) => AckWait::Nothing,

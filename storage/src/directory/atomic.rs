@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use strandline_core::mutants::{self, Mutant};
+
 use crate::{
     error::StorageError,
     fs::{FileSystem, FsError, Operation},
@@ -29,6 +31,9 @@ pub fn write_atomically(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> Res
         // It takes room, which may be what is missing. The error that counts is the first.
         let _ = fs.remove(&temporary);
         return Err(error);
+    }
+    if mutants::is_active(Mutant::RenameDoesNotSyncDirectory) {
+        return Ok(());
     }
     fs.sync_directory(parent(path))
 }

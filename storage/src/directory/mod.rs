@@ -34,6 +34,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::{BrokerEpoch, TopicId};
 
 pub use atomic::{read_small, write_atomically};
@@ -342,7 +343,9 @@ impl DataDirectory {
     }
 
     fn begin(&self, broker_epoch: BrokerEpoch) -> Result<(), StorageError> {
-        self.run(|| Ok(runs::remove_clean_mark(&*self.fs, &self.path)?))?;
+        if !mutants::is_active(Mutant::CleanMarkStaysWhileAppending) {
+            self.run(|| Ok(runs::remove_clean_mark(&*self.fs, &self.path)?))?;
+        }
         self.set_broker_epoch(broker_epoch)
     }
 

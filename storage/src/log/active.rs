@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::{
     Offset, Timestamp,
     batch::{BatchHeader, HEADER_BYTES, header_bytes},
@@ -78,7 +79,9 @@ impl Active {
             file.allocate(bytes.max(u64::from(config.allocate_bytes_min)))
                 .or_else(|_| file.allocate(bytes))?;
             file.sync()?;
-            files.sync_directory(directory)?;
+            if !mutants::is_active(Mutant::RollDoesNotSyncDirectory) {
+                files.sync_directory(directory)?;
+            }
             Ok(file)
         };
         let file = create().inspect_err(|_| {

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::{
     LeaderEpoch, Offset, Timestamp,
     batch::{BatchHeader, BatchView, HEADER_BYTES, TimestampType, split_batches},
@@ -222,7 +223,11 @@ impl Log {
             last_offset: header.last_offset(),
             max_timestamp: header.max_timestamp(),
         };
-        self.make_room(&incoming, now)?;
+        let room = self.make_room(&incoming, now);
+        if room.is_err() && mutants::is_active(Mutant::FailedAppendKeepsProducerState) {
+            self.producers.note(header, now);
+        }
+        room?;
         let active = self
             .active
             .as_mut()

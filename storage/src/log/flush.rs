@@ -5,6 +5,7 @@
 
 use std::{ops::Range, sync::Arc};
 
+use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::Offset;
 
 use super::Log;
@@ -114,11 +115,16 @@ impl Log {
             self.take_offline();
             return Err(error.into());
         }
+        let synced = if mutants::is_active(Mutant::DurableOffsetTakenAfterSync) {
+            self.end
+        } else {
+            outcome.end
+        };
         // A job that began before the log was cut says nothing about what stands there now.
-        if outcome.cuts == self.progress.cuts && outcome.end > self.durable {
-            self.durable = outcome.end;
+        if outcome.cuts == self.progress.cuts && synced > self.durable {
+            self.durable = synced;
             for segment in &mut self.sealed {
-                if segment.end <= outcome.end {
+                if segment.end <= synced {
                     segment.needs_sync = false;
                 }
             }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::{
     Offset, ProducerEpoch, ProducerId, Sequence, Timestamp, batch::BatchHeader,
     limits::PRODUCER_WINDOW,
@@ -84,6 +85,9 @@ impl Producer {
 
     /// Remembers a batch, and forgets the oldest if there are five.
     pub fn push(&mut self, mark: BatchMark) {
+        if mutants::is_active(Mutant::ProducerWindowOfOne) {
+            self.known = 0;
+        }
         if self.known == PRODUCER_WINDOW {
             self.window.rotate_left(1);
             self.known = self.known.saturating_sub(1);

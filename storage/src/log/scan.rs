@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
+use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::{Offset, Timestamp};
 
 use super::{
@@ -258,6 +259,9 @@ impl Scan<'_> {
                 under.expected,
                 self.directory.display(),
             ));
+            if mutants::is_active(Mutant::BadBatchTruncatesDurable) {
+                return Ok(Some(Outcome::Cut));
+            }
             let Some(good) = good else {
                 return Ok(Some(Outcome::Lost));
             };
@@ -294,7 +298,8 @@ impl Scan<'_> {
                 .saturating_add(under.position.saturating_sub(from));
             // What only the page cache of a killed process holds must not count as durable. Below
             // the recovery point all of it is.
-            if under.expected > self.hint.recovery_point {
+            let may_be_lost = under.expected > self.hint.recovery_point;
+            if may_be_lost && !mutants::is_active(Mutant::RecoveryDoesNotSync) {
                 file.sync()?;
             }
         }

@@ -3,6 +3,7 @@
 //! What is cut is zeroed and not shortened, as readers may still have views of it; the log then
 //! goes on in a new segment. Recovery ends a segment where its successor begins.
 
+use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::{Offset, Timestamp};
 
 use super::{
@@ -57,7 +58,9 @@ impl Log {
         self.store_state(&self.epochs, self.start)?;
         let files = self.files.as_ref();
         let listing = Listing::take(files, &self.directory)?.unwrap_or_default();
-        remove_if_there(files, &self.directory.join(RECOVERY_FILE))?;
+        if !mutants::is_active(Mutant::ProducerSnapshotStaleAfterTruncation) {
+            remove_if_there(files, &self.directory.join(RECOVERY_FILE))?;
+        }
         for at in listing.snapshots.iter().filter(|at| **at > end) {
             remove_if_there(files, &FileKind::Snapshot.path(&self.directory, *at))?;
         }
@@ -130,7 +133,9 @@ impl Log {
         };
         let (position, end) = (batch.position, batch.header.base_offset());
         let (base, file) = (last.base, last.file.clone());
-        file.zero(position..file.size())?;
+        if !mutants::is_active(Mutant::TruncationLeavesBytes) {
+            file.zero(position..file.size())?;
+        }
         file.sync()?;
         self.sealed.pop_back();
         if position == 0 {

@@ -26,6 +26,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
+use strandline_core::mutants::{self, Mutant};
 
 use super::{
     Access, Shared,
@@ -200,7 +201,8 @@ impl Node {
         let Some(mut state) = self.state.try_lock() else {
             return Eviction::Kept;
         };
-        let is_unsynced = self.written.load(Ordering::SeqCst) != self.synced.load(Ordering::SeqCst);
+        let is_unsynced = self.written.load(Ordering::SeqCst) != self.synced.load(Ordering::SeqCst)
+            && !mutants::is_active(Mutant::DescriptorClosedUnsynced);
         if state.pinned || is_unsynced || self.descriptor_used.swap(false, Ordering::Relaxed) {
             return Eviction::Kept;
         }
