@@ -16,6 +16,7 @@ pub mod fuzz;
 pub mod history;
 pub mod load;
 pub mod mounts;
+pub mod mutants;
 pub mod power;
 pub mod random;
 pub mod scrape;

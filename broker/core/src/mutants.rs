@@ -23,7 +23,7 @@ pub enum Mutant {
     RollDoesNotSyncDirectory,
     /// Breaks: replacing a small file is durable only once its directory is synced.
     RenameDoesNotSyncDirectory,
-    /// Breaks: after a crash an index that was not synced is held against the log.
+    /// Breaks: after a crash an index counts as far as a checksum vouches for it, and no further.
     IndexTrustedAfterCrash,
     /// Breaks: below the recovery point a bad batch is damage, and nothing is cut.
     BadBatchTruncatesDurable,

@@ -1,0 +1,134 @@
+//! Whether the rigs find the bugs that [`strandline_core::mutants`] plants.
+//!
+//! **Owns** which rig finds which mutant at which seed, and the rigs for what the simulated broker
+//! of [`crate::disk`] has no part in: the decision to acknowledge, rot, the descriptors of this
+//! machine. A rig looks at what a user would lose or be told wrongly, never at a switch; without a
+//! mutant it must pass at every seed.
+
+pub mod acknowledgements;
+pub mod descriptors;
+pub mod follower;
+pub mod rot;
+
+use std::fmt;
+
+use strandline_core::mutants::Mutant;
+
+use crate::disk::{
+    cuts::{self, Cuts},
+    kinds::Kind,
+};
+
+/// Power cuts of one run of [`Rig::Cuts`].
+const CUTS: u64 = 1_000;
+
+/// Something that runs storage hard by a seed and knows what must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rig {
+    /// Power cuts at operation boundaries of a workload.
+    Cuts(Kind),
+    /// A leader that acknowledges, over a log that loses power.
+    Acknowledgements,
+    /// Rot below the recovery point.
+    Rot,
+    /// A follower that is cut back again and again.
+    Follower,
+    /// More files than descriptors.
+    Descriptors,
+}
+
+impl Rig {
+    /// Every rig.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let others = [
+            Self::Acknowledgements,
+            Self::Rot,
+            Self::Follower,
+            Self::Descriptors,
+        ];
+        others.into_iter().chain(Kind::ALL.map(Self::Cuts))
+    }
+
+    /// The one with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|rig| rig.to_string() == name)
+    }
+
+    /// Runs it; tells what was done.
+    ///
+    /// # Errors
+    /// What must not be.
+    pub fn run(self, seed: u64) -> Result<String, String> {
+        match self {
+            Self::Acknowledgements => acknowledgements::run(seed),
+            Self::Rot => rot::run(seed),
+            Self::Follower => follower::run(seed),
+            Self::Descriptors => descriptors::run(seed),
+            Self::Cuts(kind) => {
+                let wanted = Cuts {
+                    count: CUTS,
+                    seed,
+                    kind: Some(kind),
+                    only: None,
+                };
+                match cuts::run(&wanted, |_| {}) {
+                    Ok(summary) => Ok(format!("{} power cuts", summary.cuts())),
+                    Err(violation) => Err(violation.to_string()),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Rig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Acknowledgements => f.write_str("acknowledgements"),
+            Self::Rot => f.write_str("rot"),
+            Self::Follower => f.write_str("follower"),
+            Self::Descriptors => f.write_str("descriptors"),
+            Self::Cuts(kind) => write!(f, "cuts:{}", kind.name()),
+        }
+    }
+}
+
+/// Where a mutant is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// The bug.
+    pub mutant: Mutant,
+    /// What finds it.
+    pub rig: Rig,
+    /// At which seed.
+    pub seed: u64,
+}
+
+/// Where each mutant was found.
+pub const REPLAYS: [Replay; 13] = [
+    replay(Mutant::AcknowledgeBeforeFsync, Rig::Acknowledgements, 1),
+    replay(
+        Mutant::DurableOffsetTakenAfterSync,
+        Rig::Acknowledgements,
+        1,
+    ),
+    replay(Mutant::RecoveryDoesNotSync, Rig::Acknowledgements, 1),
+    replay(Mutant::TruncationLeavesBytes, Rig::Follower, 2),
+    replay(Mutant::RollDoesNotSyncDirectory, Rig::Acknowledgements, 1),
+    replay(Mutant::RenameDoesNotSyncDirectory, Rig::Follower, 1),
+    replay(Mutant::IndexTrustedAfterCrash, Rig::Acknowledgements, 6),
+    replay(Mutant::BadBatchTruncatesDurable, Rig::Rot, 1),
+    replay(Mutant::FailedAppendKeepsProducerState, Rig::Follower, 1),
+    replay(Mutant::ProducerWindowOfOne, Rig::Follower, 1),
+    replay(
+        Mutant::ProducerSnapshotStaleAfterTruncation,
+        Rig::Follower,
+        1,
+    ),
+    replay(Mutant::CleanMarkStaysWhileAppending, Rig::Follower, 1),
+    replay(Mutant::DescriptorClosedUnsynced, Rig::Descriptors, 1),
+];
+
+const fn replay(mutant: Mutant, rig: Rig, seed: u64) -> Replay {
+    Replay { mutant, rig, seed }
+}
