@@ -1,1 +1,3 @@
-//! What the benchmarks of Strandline share.
+//! What the benchmarks of Strandline share, and what judges their results.
+
+pub mod instructions;
