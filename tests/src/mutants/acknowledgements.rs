@@ -58,7 +58,7 @@ pub fn run(seed: u64) -> Result<String, String> {
         disk = if random.one_in(3) {
             disk.kill()
         } else {
-            disk.power_cut(random.next())
+            disk.power_cut(random.draw())
         };
         let log = open(&disk)?;
         let end = log.end().0;

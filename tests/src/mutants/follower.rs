@@ -204,7 +204,7 @@ impl Follower {
                 least = end;
                 self.disk = self.disk.kill();
             }
-            2 => self.disk = self.disk.power_cut(random.next()),
+            2 => self.disk = self.disk.power_cut(random.draw()),
             _ => {
                 let before = self.sent.clone();
                 self.disk.crash_after(random.within(1..24));
@@ -216,7 +216,7 @@ impl Follower {
                     cut?;
                     least = self.running().log.durable().0;
                 }
-                self.disk = self.disk.power_cut(random.next());
+                self.disk = self.disk.power_cut(random.draw());
             }
         }
         self.running = None;

@@ -47,7 +47,7 @@ pub fn run(seed: u64) -> Result<String, String> {
 }
 
 fn one(random: &mut Random) -> Result<usize, String> {
-    let disk = SimulatedDisk::new(random.next());
+    let disk = SimulatedDisk::new(random.draw());
     let files = disk.file_system();
     files
         .create_directory(Path::new("/data"))
@@ -68,7 +68,7 @@ fn one(random: &mut Random) -> Result<usize, String> {
         append(&mut log, random)?;
     }
     drop(log);
-    let disk = disk.power_cut(random.next());
+    let disk = disk.power_cut(random.draw());
     let rotten = random.within(0..durable.len() as u64) as usize;
     rot(&disk, &durable, rotten, random)?;
     let hint = RecoveryHint {
@@ -85,7 +85,7 @@ fn append(log: &mut Log, random: &mut Random) -> Result<(), String> {
     let mut builder = BatchBuilder::new(Codec::None, 1_024);
     for _ in 0..random.within(1..4) {
         let value = random
-            .next()
+            .draw()
             .to_string()
             .repeat(random.within(1..6) as usize);
         let record = NewRecord {
