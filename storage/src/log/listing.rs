@@ -20,7 +20,8 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Lists `directory`, and removes what is unfinished or belongs to no segment. None if it is not
+    /// Lists `directory`, and removes what is unfinished or belongs to no segment. None if it is
+    /// not
     /// there.
     ///
     /// # Errors
