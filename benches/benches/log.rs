@@ -71,7 +71,6 @@ impl Rig {
             log_start: log.start(),
             recovery_point: log.close(NOW).unwrap(),
             shutdown: Shutdown::Clean,
-            ..RecoveryHint::default()
         };
         let log = open(&files, &directory, hint);
         Self {
