@@ -72,6 +72,37 @@ async fn a_failed_sync_takes_its_directory_offline_and_no_other() {
     server.shutdown().await.unwrap();
 }
 
+/// A sync that takes for ever holds up those who wait for it, and nobody else: neither appends to
+/// and reads of the same partition, nor other partitions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_sync_holds_up_its_own_acknowledgements_only() {
+    let disk = SimulatedDisk::new(9);
+    let server = start_on(&disk, &[]).await;
+    let mut peer = Peer::connect(&server).await;
+    let slow = peer.create("slow", 1, &[]).await;
+    let other = peer.create("other", 1, &[]).await;
+    for topic in [slow, other] {
+        assert_eq!(outcome(&mut peer, topic).await, ErrorCode::NONE);
+    }
+    disk.inject(Fault::next(Operation::Sync, Failure::Stalled).on("/slow-0/"));
+    let mut stalled = Peer::connect(&server).await;
+    let first = tokio::spawn(async move { outcome(&mut stalled, slow).await });
+    until("the sync stalls", async || disk.stalled() == 1).await;
+    // It is appended behind what waits, and waits as well.
+    let mut waiting = Peer::connect(&server).await;
+    let second = tokio::spawn(async move { outcome(&mut waiting, slow).await });
+    assert_eq!(peer.values(slow, 0).await, ["x"]);
+    assert_eq!(outcome(&mut peer, other).await, ErrorCode::NONE);
+    assert_eq!(peer.values(other, 0).await, ["x", "x"]);
+    assert_eq!((disk.stalled(), first.is_finished()), (1, false));
+    assert!(!second.is_finished());
+    disk.release();
+    assert_eq!(first.await.unwrap(), ErrorCode::NONE);
+    assert_eq!(second.await.unwrap(), ErrorCode::NONE);
+    assert_eq!(peer.values(slow, 0).await, ["x", "x", "x"]);
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_appends_only_and_resumes_by_itself() {
     let disk = SimulatedDisk::new(8);

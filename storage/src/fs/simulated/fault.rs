@@ -11,6 +11,11 @@ pub enum Failure {
     Broken,
     /// The disk is full (`ENOSPC`).
     Full,
+    /// It does not fail but waits, until [`SimulatedDisk::release`] or the machine goes off. For
+    /// tests with threads: where there is one only, nobody could release it.
+    ///
+    /// [`SimulatedDisk::release`]: super::SimulatedDisk::release
+    Stalled,
 }
 
 impl Failure {
@@ -19,6 +24,7 @@ impl Failure {
             // EIO has no kind of its own.
             Self::Broken => io::Error::from_raw_os_error(libc::EIO),
             Self::Full => io::ErrorKind::StorageFull.into(),
+            Self::Stalled => io::ErrorKind::TimedOut.into(),
         }
     }
 }

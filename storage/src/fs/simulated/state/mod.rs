@@ -10,8 +10,9 @@ use std::{
 
 use super::{
     content::{Content, Survival},
-    fault::{Fault, MachineOff},
+    fault::{Failure, Fault, MachineOff},
     random::Random,
+    stalls::Stalls,
     tree::{Inode, ROOT, Slot, Tree},
 };
 use crate::fs::{Entry, FsError, Operation, Space};
@@ -42,6 +43,7 @@ pub(super) struct State {
     used: u64,
     locks: BTreeSet<PathBuf>,
     faults: Vec<Fault>,
+    stalls: Stalls,
     changes: u64,
     crash_at: Option<u64>,
     is_off: bool,
@@ -79,6 +81,7 @@ impl State {
             used: 0,
             locks: BTreeSet::new(),
             faults: Vec::new(),
+            stalls: Stalls::default(),
             changes: 0,
             crash_at: None,
             is_off: false,
@@ -131,11 +134,23 @@ impl State {
     }
 
     pub(super) fn inject(&mut self, fault: Fault) {
-        self.faults.push(fault);
+        match fault.failure {
+            Failure::Stalled => self.stalls.add(fault),
+            Failure::Broken | Failure::Full => self.faults.push(fault),
+        }
+    }
+
+    pub(super) const fn stalls(&mut self) -> &mut Stalls {
+        &mut self.stalls
+    }
+
+    pub(super) const fn faults(&self) -> usize {
+        self.faults.len()
     }
 
     pub(super) fn heal(&mut self) {
         self.faults.clear();
+        self.stalls.release();
     }
 
     pub(super) const fn set_capacity(&mut self, capacity: Option<u64>) {
@@ -207,6 +222,7 @@ impl State {
             handles: BTreeMap::new(),
             locks: BTreeSet::new(),
             faults: Vec::new(),
+            stalls: Stalls::default(),
             crash_at: None,
             is_off: false,
             changes: 0,
