@@ -50,7 +50,7 @@ use self::{names::DirectoryKind, reserve::Reserve};
 use crate::{
     error::StorageError,
     fs::{Entry, FileSystem, FsError, Incarnation, Lock, Operation, Space},
-    log::Shutdown,
+    log::{Shutdown, sealed_topic_id},
 };
 
 const LOCK: &str = ".lock";
@@ -178,13 +178,18 @@ impl DataDirectory {
         self.path.join(name.to_string())
     }
 
-    /// The topic that a partition's files belong to, as its `partition.metadata` says; none if
-    /// there is no such file or it cannot be read as one.
+    /// The topic that a partition's files belong to, as its `partition.state` says, or its
+    /// `partition.metadata` where that cannot be read: Kafka's file has no checksum, and a flipped
+    /// digit there must not make a stranger of a partition. None if neither tells.
     ///
     /// # Errors
     /// If the disk fails or the directory is offline.
     pub fn topic_id(&self, name: &PartitionName) -> Result<Option<TopicId>, StorageError> {
-        let path = self.partition_path(name).join(PARTITION_METADATA);
+        let directory = self.partition_path(name);
+        if let Some(id) = self.run(|| Ok(sealed_topic_id(&*self.fs, &directory)?))? {
+            return Ok(Some(id));
+        }
+        let path = directory.join(PARTITION_METADATA);
         match self.run(|| atomic::read_text(&*self.fs, &path)) {
             Ok(text) => Ok(text.as_deref().and_then(topic_id_in)),
             Err(StorageError::Damaged { .. }) => Ok(None),
@@ -378,7 +383,8 @@ impl DataDirectory {
     fn run<T>(&self, operation: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
         self.check_online()?;
         let mut result = operation();
-        if let Err(error) = &result
+        // Also where a sync said so: what is written a second time is written afresh.
+        if let Err(StorageError::Fs(error)) = &result
             && error.is_full()
             && self.reserve.release(&*self.fs).unwrap_or(false)
         {

@@ -74,6 +74,7 @@ pub use config::LogConfig;
 pub use creation::NewLog;
 pub use errors::{AppendError, ReadError};
 pub use flush::{FlushJob, FlushOutcome, WritebackJob};
+pub use partition_state::sealed_topic_id;
 pub use read::{ColdRange, Fetched};
 pub use recovery::{RecoveryHint, RecoveryReport, Shutdown};
 pub use retention::Removed;

@@ -149,6 +149,21 @@ impl PartitionState {
     }
 }
 
+/// The topic that the files in `directory` belong to, by the file that is under a CRC; none if that
+/// is damaged or not there.
+///
+/// # Errors
+/// If the disk fails.
+pub fn sealed_topic_id(
+    files: &dyn FileSystem,
+    directory: &Path,
+) -> Result<Option<TopicId>, FsError> {
+    let ours = read_file(files, &directory.join(STATE_FILE))?;
+    let text = ours.and_then(|bytes| unseal(KIND, bytes));
+    let state = text.and_then(|text| PartitionState::from_text(std::str::from_utf8(&text).ok()?));
+    Ok(state.map(|state| state.topic_id))
+}
+
 /// Which files said it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
