@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::fs::FsError;
+use crate::fs::{FsError, Operation};
 
 /// Storage could not do what it was asked. Unless it is [`StorageError::is_full`], the data
 /// directory that it happened in must go offline until the process starts again: after a failed
@@ -81,9 +81,11 @@ impl StorageError {
         }
     }
 
-    /// Whether only space is missing: nothing has changed, and the same may work later.
+    /// Whether only space is missing: nothing has changed, and the same may work later. Not so
+    /// where a sync says that the disk is full: that one took bytes and lost them, and a sync that
+    /// works later does not bring them back.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Fs(error) if error.is_full())
+        matches!(self, Self::Fs(error) if error.is_full() && error.operation != Operation::Sync)
     }
 }

@@ -235,7 +235,11 @@ impl Active {
     /// # Errors
     /// If the disk fails.
     pub fn seal(self, end: Offset) -> Result<Segment, FsError> {
-        self.file.truncate(self.size)?;
+        match self.file.truncate(self.size) {
+            // Some file systems need room for that. What is allocated stays so.
+            Err(error) if !error.is_full() => return Err(error),
+            _ => {}
+        }
         let mut segment = Segment::new(self.base, end, self.file, self.size);
         segment.needs_sync = true;
         Ok(segment)
