@@ -93,22 +93,21 @@ impl Fetched {
         Ok(())
     }
 
-    /// The first batch behind the damage at the front of `rest`, if its length can be believed;
-    /// else the end of what was read.
+    /// The first good batch behind the damage at the front of `rest`; else the end of what was
+    /// read. Looks at every byte, as lengths need not be right where batches are bad.
     fn next_good(&self, check: &Check, rest: &[u8], expected: Offset) -> Offset {
-        let Ok(bad) = BatchView::first(rest) else {
-            return self.end_offset;
-        };
-        let behind = rest.get(bad.bytes().len()..).unwrap_or_default();
-        match BatchView::first(behind) {
-            Ok(next)
-                if next.header().base_offset() > expected
-                    && check.batch(behind, next.header().base_offset()).is_ok() =>
-            {
-                next.header().base_offset()
+        let behind = (1..rest.len()).filter_map(|at| rest.get(at..));
+        for bytes in behind {
+            let Ok(view) = BatchView::first(bytes) else {
+                continue;
+            };
+            let base = view.header().base_offset();
+            let is_within = expected < base && base < self.end_offset;
+            if is_within && check.batch(bytes, base).is_ok() {
+                return base;
             }
-            _ => self.end_offset,
         }
+        self.end_offset
     }
 }
 

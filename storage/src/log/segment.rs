@@ -131,22 +131,66 @@ impl Segment {
             .checked_mul(OFFSET_ENTRY_BYTES)
             == Some(offsets.len())
             && time_index.valid_entries().checked_mul(TIME_ENTRY_BYTES) == Some(times.len());
-        // Without an entry nothing can be held against the log; such a segment is short to walk.
-        let Some(last) = index.last().filter(|_| whole) else {
+        // Without an entry nothing can be held against the log; such a segment is short to walk. A
+        // time index without one may be a file of which a crash has left the name alone.
+        let Some(last) = index.last().filter(|_| whole && !times.is_empty()) else {
             return Ok(None);
         };
-        let mut walk = HeaderWalk::new(&self.file, u64::from(last.position), self.size, None);
+        let tail = || HeaderWalk::new(&self.file, u64::from(last.position), self.size, None);
+        let mut walk = tail();
         let expected = self.base.plus(i64::from(last.last_offset_delta));
         match walk.next() {
             Ok(Some(batch)) if batch.header.last_offset() == expected => {}
             Ok(_) | Err(WalkError::Broken { .. }) => return Ok(None),
             Err(WalkError::Fs(error)) => return Err(error),
         }
+        if !self.is_newest(&index, &time_index)? || self.is_behind(tail(), &time_index)? {
+            return Ok(None);
+        }
         Ok(Some(Loaded {
             offsets,
             times,
             damage: Arc::default(),
         }))
+    }
+
+    /// Whether the last entry of the time index is that of a batch. Retention and lookups go by it.
+    fn is_newest(&self, index: &OffsetIndex<'_>, times: &TimeIndex<'_>) -> Result<bool, FsError> {
+        let Some(newest) = times.last() else {
+            return Ok(false);
+        };
+        let floor = index.floor(newest.last_offset_delta);
+        let position = floor.map_or(0, |entry| u64::from(entry.position));
+        let due = self.base.plus(i64::from(newest.last_offset_delta));
+        let mut walk = HeaderWalk::new(&self.file, position, self.size, None);
+        loop {
+            match walk.next() {
+                Ok(Some(batch)) if batch.header.last_offset() < due => {}
+                Ok(Some(batch)) => {
+                    return Ok(batch.header.last_offset() == due
+                        && batch.header.max_timestamp() == newest.timestamp);
+                }
+                Ok(None) | Err(WalkError::Broken { .. }) => return Ok(false),
+                Err(WalkError::Fs(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether a batch of the tail, from the last entry of the offset index on, is newer than the
+    /// last entry of the time index: that is then one of an earlier time.
+    fn is_behind(&self, mut tail: HeaderWalk<'_>, times: &TimeIndex<'_>) -> Result<bool, FsError> {
+        let newest = times.last().map(|entry| entry.timestamp);
+        loop {
+            match tail.next() {
+                Ok(Some(batch)) if batch.header.base_offset() < self.end => {
+                    if Some(batch.header.max_timestamp()) > newest {
+                        return Ok(true);
+                    }
+                }
+                Ok(_) | Err(WalkError::Broken { .. }) => return Ok(false),
+                Err(WalkError::Fs(error)) => return Err(error),
+            }
+        }
     }
 
     fn rebuild_files(
@@ -180,6 +224,7 @@ impl Segment {
         let mut indexes = Indexes::new(self.base, interval_bytes);
         let mut damage = Vec::new();
         let mut walk = HeaderWalk::new(&self.file, 0, self.size, Some(self.base)).cold();
+        let mut before: Option<(u64, Offset)> = None;
         loop {
             let expected = walk.expected().unwrap_or(self.base);
             if expected >= self.end {
@@ -189,19 +234,39 @@ impl Segment {
             let reason = match walk.next() {
                 Ok(Some(batch)) if batch.header.end_offset() <= self.end => {
                     indexes.note(&batch.header, batch.position, batch.bytes);
+                    before = Some((batch.position, batch.header.base_offset()));
                     continue;
                 }
                 Ok(_) => "the log ends early, or a batch reaches beyond its end".to_owned(),
                 Err(WalkError::Broken { reason }) => reason,
                 Err(WalkError::Fs(error)) => return Err(error),
             };
-            let from = broken_at.saturating_add(1);
-            let next = find_good(&self.file, from, self.size, expected.plus(1))?
-                .filter(|next| next.header.base_offset() < self.end);
+            // The batch before may be the bad one: with a wrong length, it hides where this begins.
+            let hidden = match before {
+                Some((position, _)) => {
+                    find_good(&self.file, position.saturating_add(1), self.size, expected)?
+                }
+                None => None,
+            };
+            let hidden =
+                hidden.filter(|it| it.position < broken_at && it.header.base_offset() == expected);
+            let next = match hidden {
+                Some(hidden) => Some(hidden),
+                None => {
+                    let from = broken_at.saturating_add(1);
+                    find_good(&self.file, from, self.size, expected.plus(1))?
+                }
+            };
+            let next = next.filter(|next| next.header.base_offset() < self.end);
             let next_good = next.map_or(self.end, |next| next.header.base_offset());
             let position = next.map_or(self.size, |next| next.position);
+            let is_hidden = next.is_some_and(|next| next.position < broken_at);
+            let first = before
+                .filter(|_| is_hidden)
+                .map_or(expected, |(_, base)| base);
+            before = None;
             damage.push(Damage {
-                offsets: expected..next_good,
+                offsets: first..next_good,
                 resume: position,
                 reason,
             });

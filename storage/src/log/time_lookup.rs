@@ -9,6 +9,7 @@ use super::{
     Log,
     errors::ReadError,
     place::Place,
+    time_index::TimeEntry,
     walk::{HeaderWalk, Located, WalkError},
 };
 use crate::error::StorageError;
@@ -98,14 +99,20 @@ impl Log {
         end: Offset,
     ) -> Result<Option<TimestampedOffset>, ReadError> {
         // Whatever is young enough lies behind the last entry that is too old.
-        let from = place.times().before(timestamp).map_or(place.base, |entry| {
+        let entry = place.times().before(timestamp);
+        let from = entry.map_or(place.base, |entry| {
             place.base.plus(i64::from(entry.last_offset_delta))
         });
-        let from = from.max(self.start);
-        if from >= place.end {
+        let least = place.base.max(self.start);
+        if from.max(least) >= place.end {
             return Ok(None);
         }
-        let first = self.locate(place, from)?;
+        let mut first = self.locate(place, from.max(least))?;
+        let is_hint = |it: &TimeEntry| it.timestamp == first.header.max_timestamp();
+        if from > least && !entry.as_ref().is_some_and(is_hint) {
+            // The entry leads astray: from the beginning, then.
+            first = self.locate(place, least)?;
+        }
         let expected = Some(first.header.base_offset());
         let mut walk = HeaderWalk::new(place.file, first.position, place.size, expected);
         while walk.expected().is_some_and(|next| next < place.end) {
@@ -114,7 +121,7 @@ impl Log {
                 Ok(None) => break,
                 Err(WalkError::Broken { .. }) => {
                     // Says what is wrong there.
-                    let at = walk.expected().unwrap_or(from);
+                    let at = walk.expected().unwrap_or(least);
                     self.locate(place, at)?;
                     break;
                 }
