@@ -3,7 +3,13 @@
 //! The recovery point is cheap: it is only told. The active segment's indexes and the producers are
 //! written every few megabytes and at a roll, so that a start replays no more than that.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use strandline_protocol::{Offset, Timestamp};
 
@@ -25,6 +31,8 @@ use crate::{
 #[must_use = "nothing is written until it runs"]
 pub struct CheckpointJob {
     recovery_point: Offset,
+    /// The log's: moved once this has run.
+    reached: Arc<AtomicI64>,
     files: Arc<dyn FileSystem>,
     directory: PathBuf,
     unsynced: Vec<Arc<dyn File>>,
@@ -51,6 +59,12 @@ impl CheckpointJob {
         for file in &self.unsynced {
             file.sync()?;
         }
+        if !self.unsynced.is_empty() {
+            // Their names too: an older file of that name would be taken for all of it.
+            self.files.sync_directory(&self.directory)?;
+        }
+        self.reached
+            .fetch_max(self.recovery_point.0, Ordering::Relaxed);
         if let Some(state) = &self.state {
             self.write(state)?;
         }
@@ -98,6 +112,7 @@ impl Log {
         self.progress.checkpointed = self.durable;
         Some(CheckpointJob {
             recovery_point: self.durable,
+            reached: Arc::clone(&self.progress.reached),
             files: Arc::clone(&self.files),
             directory: self.directory.clone(),
             unsynced: std::mem::take(&mut self.progress.unsynced),
@@ -105,10 +120,11 @@ impl Log {
         })
     }
 
-    /// What a recovery may take for granted after a crash: everything below was synced.
+    /// What a recovery may take for granted after a crash: what the last checkpoint said that has
+    /// run. Everything below it was synced, the indexes of the segments that end below it too.
     #[must_use]
-    pub const fn recovery_point(&self) -> Offset {
-        self.durable
+    pub fn recovery_point(&self) -> Offset {
+        Offset(self.progress.reached.load(Ordering::Relaxed))
     }
 
     fn state_to_write(&mut self) -> StateToWrite {

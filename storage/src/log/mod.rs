@@ -56,7 +56,7 @@ mod walk;
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicI64},
 };
 
 use parking_lot::Mutex;
@@ -119,6 +119,8 @@ struct Progress {
     bytes_since_checkpoint: u64,
     /// The recovery point that was last handed out.
     checkpointed: Offset,
+    /// The one of the last checkpoint that has run.
+    reached: Arc<AtomicI64>,
     /// Whether there is anything that closing must write.
     is_dirty: bool,
     /// Index and snapshot files of closed segments that the next checkpoint makes durable.

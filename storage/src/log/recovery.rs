@@ -4,7 +4,10 @@
 //! where they are used. Above it the log is scanned, cut at the first batch that is bad or does not
 //! begin at exactly the expected offset, and what is kept is synced before it counts.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicI64},
+};
 
 use parking_lot::Mutex;
 use strandline_protocol::{Offset, Timestamp, TopicId};
@@ -133,6 +136,7 @@ impl Log {
         log.drop_stale(&listing, resume.as_ref())?;
         log.restore_producers(resume, now)?;
         log.progress.checkpointed = hint.recovery_point.min(log.end);
+        log.progress.reached = Arc::new(AtomicI64::new(log.progress.checkpointed.0));
         Ok((log, report))
     }
 

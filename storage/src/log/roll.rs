@@ -7,7 +7,7 @@ use strandline_protocol::{Offset, Timestamp};
 
 use super::{
     Log, active::Active, epochs::Epochs, errors::AppendError, partition_state::PartitionState,
-    producer_snapshot::encode_snapshot, state_file::replace_hint, units::FileKind,
+    producer_snapshot::encode_snapshot, remove_if_there, state_file::replace_hint, units::FileKind,
 };
 use crate::error::StorageError;
 
@@ -45,7 +45,11 @@ impl Log {
             return Ok(());
         };
         old.indexes.finish();
-        self.write_closing(&old)?;
+        if let Err(error) = self.write_closing(&old) {
+            // The old segment is not among the log's any more, whatever the reason.
+            self.take_offline();
+            return Err(error);
+        }
         self.sealed.push_back(old.seal(self.end)?);
         // What was not written since is at most one segment: a checkpoint is due.
         self.progress.bytes_since_checkpoint = self
@@ -61,7 +65,13 @@ impl Log {
         let files = self.files.as_ref();
         match old.write_indexes(files, &self.directory) {
             Ok(written) => self.progress.unsynced.extend(written),
-            Err(error) if error.is_full() => {}
+            Err(error) if error.is_full() => {
+                // What a checkpoint wrote of them would be taken for all of it.
+                for kind in [FileKind::Index, FileKind::TimeIndex] {
+                    remove_if_there(files, &kind.path(&self.directory, old.base))?;
+                }
+                files.sync_directory(&self.directory)?;
+            }
             Err(error) => return Err(error.into()),
         }
         let path = FileKind::Snapshot.path(&self.directory, self.end);

@@ -16,7 +16,7 @@ use super::{
     recovery::{RecoveryHint, RecoveryReport, Shutdown},
     remove_if_there,
     segment::Segment,
-    state_file::read_file,
+    state_file::{read_file, write_file},
     units::{FileKind, to_u64, to_usize},
     walk::{CheckedWalk, HeaderWalk, Located, WalkError, find_good},
 };
@@ -76,6 +76,8 @@ struct Under {
     indexes_written: (usize, usize),
     position: u64,
     expected: Offset,
+    /// Whether batches were left out.
+    is_damaged: bool,
 }
 
 /// How the scan of one segment ended.
@@ -95,9 +97,7 @@ impl Scan<'_> {
     /// If the disk fails.
     pub fn run(mut self, bases: &[Offset]) -> Result<Scanned, StorageError> {
         let recovery_point = self.hint.recovery_point;
-        let trusted = bases
-            .partition_point(|base| *base <= recovery_point)
-            .saturating_sub(1);
+        let trusted = self.trusted(bases);
         let mut sealed = VecDeque::new();
         let mut active = None;
         let mut end = Offset::ZERO;
@@ -121,7 +121,12 @@ impl Scan<'_> {
             end = under.expected;
             let is_last = limit.is_none() || limit != Some(end);
             match outcome {
-                Outcome::Whole if !is_last => sealed.push_back(under.close(end)),
+                Outcome::Whole if !is_last => {
+                    if !under.is_damaged {
+                        self.settle_indexes(&mut under)?;
+                    }
+                    sealed.push_back(under.close(end));
+                }
                 Outcome::Whole | Outcome::Cut => {
                     self.cut(&under)?;
                     let mut last =
@@ -144,6 +149,24 @@ impl Scan<'_> {
         })
     }
 
+    /// How many segments need no look. A checkpoint makes the indexes of closed segments durable
+    /// before it tells its recovery point. One that was closed behind that may end at the recovery
+    /// point too, and what is found of its indexes may be what an earlier checkpoint wrote: they
+    /// are good if producers were written down since, while a later segment was active.
+    fn trusted(&self, bases: &[Offset]) -> usize {
+        let recovery_point = self.hint.recovery_point;
+        let marked = self.mark.map_or(Offset::ZERO, |mark| mark.base);
+        let is_closed = self.hint.shutdown == Shutdown::Clean;
+        let is_good = |limit: Offset| {
+            limit < recovery_point || limit == recovery_point && (is_closed || limit <= marked)
+        };
+        bases
+            .iter()
+            .skip(1)
+            .take_while(|limit| is_good(**limit))
+            .count()
+    }
+
     /// Where to begin in a segment: at the last entry of the indexes that are known to be good.
     fn begin(
         &self,
@@ -159,6 +182,7 @@ impl Scan<'_> {
             indexes_written: (0, 0),
             position: 0,
             expected: base,
+            is_damaged: false,
         };
         let Some((indexes, entry)) = self.marked_indexes(base)? else {
             self.drop_indexes(base, limit)?;
@@ -273,6 +297,7 @@ impl Scan<'_> {
                 return Ok(Some(Outcome::Lost));
             };
             (under.position, under.expected) = (good.position, next);
+            under.is_damaged = true;
             walk = HeaderWalk::new(&file, good.position, end, Some(next)).cold();
         }
         Ok(None)
@@ -344,6 +369,33 @@ impl Scan<'_> {
         self.report.bytes_cut = self.report.bytes_cut.saturating_add(cut);
         under.file.truncate(under.position)?;
         under.file.sync()?;
+        Ok(())
+    }
+
+    /// Replaces the index files of a closed segment that are not what the scan has built: a crash
+    /// may have left those of an earlier checkpoint, which look whole.
+    fn settle_indexes(&self, under: &mut Under) -> Result<(), StorageError> {
+        under.indexes.finish();
+        let indexes = [
+            (FileKind::Index, under.indexes.offsets()),
+            (FileKind::TimeIndex, under.indexes.times()),
+        ];
+        for (kind, bytes) in indexes {
+            let path = kind.path(self.directory, under.base);
+            let found = read_file(self.files, &path)?;
+            if found.is_some_and(|found| found == bytes) {
+                continue;
+            }
+            let written = write_file(self.files, &path, bytes).and_then(|file| file.sync());
+            match written {
+                // What is not there is built again when it is asked for.
+                Err(error) if error.is_full() => {
+                    remove_if_there(self.files, &path)?;
+                    self.files.sync_directory(self.directory)?;
+                }
+                result => result?,
+            }
+        }
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 //! What is cut is zeroed and not shortened, as readers may still have views of it; the log then
 //! goes on in a new segment. Recovery ends a segment where its successor begins.
 
+use std::sync::atomic::Ordering;
+
 use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::{Offset, Timestamp};
 
@@ -26,8 +28,8 @@ impl Log {
     /// producers' batches too. For a replica that diverged from its leader.
     ///
     /// The recovery point that the data directory has on disk must not be above what this returns,
-    /// or the next start takes what was cut for damage: lower it durably before, to `offset` if a
-    /// batch begins there, else to the log start. No [`super::CheckpointJob`] may be running: it
+    /// or the next start takes what was cut for damage: lower it durably before, to where the batch
+    /// that holds `offset` begins, which may lie below the log start. No [`super::CheckpointJob`] may be running: it
     /// would write down producers that are cut.
     ///
     /// # Errors
@@ -53,6 +55,7 @@ impl Log {
         self.start = self.start.min(end);
         self.progress.cuts = self.progress.cuts.saturating_add(1);
         self.progress.checkpointed = self.progress.checkpointed.min(end);
+        self.progress.reached.fetch_min(end.0, Ordering::Relaxed);
         self.progress.is_dirty = true;
         self.epochs.truncate_to(end);
         self.store_state(&self.epochs, self.start)?;
