@@ -29,8 +29,8 @@ impl Log {
     ///
     /// The recovery point that the data directory has on disk must not be above what this returns,
     /// or the next start takes what was cut for damage: lower it durably before, to where the batch
-    /// that holds `offset` begins, which may lie below the log start. No [`super::CheckpointJob`] may be running: it
-    /// would write down producers that are cut.
+    /// that holds `offset` begins, which may lie below the log start. No [`super::CheckpointJob`]
+    /// may be running: it would write down producers that are cut.
     ///
     /// # Errors
     /// If the disk fails.

@@ -13,15 +13,21 @@ use anyhow::Context as _;
 use strandline_tests::disk::{
     Violation,
     cuts::{self, Cuts, Point},
+    failures::{self, Failures},
     kinds::Kind,
+    rot::{self, Rot},
 };
 
 const USAGE: &str = "usage: strandline-disk cuts [--count N] [--seed S] [--workload NAME] \
-                     [--round R --boundary B --choice C]";
+                     [--round R --boundary B --choice C], \
+                     strandline-disk failures [--count N] [--seed S] [--workload NAME] \
+                     [--operation N], or strandline-disk rot [--count N] [--seed S] [--number N]";
 
 fn main() -> ExitCode {
     let outcome = Flags::read().and_then(|flags| match flags.command.as_str() {
         "cuts" => power_cuts(&flags),
+        "failures" => failing(&flags),
+        "rot" => rotting(&flags),
         other => anyhow::bail!("{other} is not known; {USAGE}"),
     });
     match outcome {
@@ -42,6 +48,8 @@ struct Flags {
     round: u64,
     boundary: Option<u64>,
     choice: u64,
+    operation: Option<u64>,
+    number: Option<u64>,
 }
 
 impl Flags {
@@ -67,6 +75,8 @@ impl Flags {
                 "--round" => flags.round = value.parse()?,
                 "--boundary" => flags.boundary = Some(value.parse()?),
                 "--choice" => flags.choice = value.parse()?,
+                "--operation" => flags.operation = Some(value.parse()?),
+                "--number" => flags.number = Some(value.parse()?),
                 _ => anyhow::bail!("{argument} is not known; {USAGE}"),
             }
         }
@@ -98,6 +108,56 @@ fn power_cuts(flags: &Flags) -> anyhow::Result<ExitCode> {
             rate(cuts, took)
         );
         println!("nothing acknowledged was lost, nothing was invented");
+    })
+}
+
+fn failing(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let wanted = Failures {
+        count: flags.count.unwrap_or(5_000),
+        seed: flags.seed,
+        kind: flags.kind,
+        operation: flags.operation,
+    };
+    println!("SEED={}", wanted.seed);
+    let mut progress = Progress::new(wanted.count, "failures");
+    let started = Instant::now();
+    let outcome = failures::run(&wanted, |done| progress.show(done));
+    let took = started.elapsed();
+    report(outcome, |summary| {
+        println!(
+            "{:<16}{:>12}{:>10}{:>10}{:>10}",
+            "workload", "operations", "failures", "offline", "went on"
+        );
+        for (kind, counts) in summary {
+            println!(
+                "{:<16}{:>12}{:>10}{:>10}{:>10}",
+                kind.name(),
+                counts.operations,
+                counts.failures,
+                counts.offline,
+                counts.went_on
+            );
+        }
+        let failures: u64 = summary.values().map(|counts| counts.failures).sum();
+        println!("{failures} failed operations in {took:.1?}: nothing acknowledged was lost");
+    })
+}
+
+fn rotting(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let wanted = Rot {
+        count: flags.count.unwrap_or(5_000),
+        seed: flags.seed,
+        only: flags.number,
+    };
+    println!("SEED={}", wanted.seed);
+    let mut progress = Progress::new(wanted.count, "corruptions");
+    let started = Instant::now();
+    let outcome = rot::run(&wanted, |done| progress.show(done));
+    let took = started.elapsed();
+    report(outcome, |summary| {
+        print!("{summary}");
+        println!("{} corruptions in {took:.1?}", summary.corruptions());
+        println!("0 bad bytes served, 0 batches lost but the damaged ones");
     })
 }
 

@@ -77,8 +77,11 @@ impl Driver<'_> {
         let removed = served.log.apply_retention(now, durable);
         let start = served.log.start().0;
         let removed = self.done(removed)?;
+        // On a full disk names may have changed all the same.
+        let most = if removed.is_some() { before } else { durable.0 };
         self.know(|expected| {
-            expected.line(&name.topic, at).start = (start, start.max(before));
+            let line = expected.line(&name.topic, at);
+            line.start = (start, start.max(before).max(most));
         });
         match removed {
             Some(removed) => self.done(full_is_fine(removed.finish())).map(drop),
@@ -105,9 +108,8 @@ impl Driver<'_> {
             .map_or(0, |line| line.boundary(to));
         self.say(format!("truncation to {to}, which is {least}"));
         // The recovery point on disk must not be above what is left.
-        let lowered = if least == to { to } else { start };
         let machine = self.machine();
-        machine.remember(name, Offset(lowered.min(durable)));
+        machine.remember(name, Offset(least.min(durable)));
         let written = machine.data.write_checkpoint(&machine.checkpoint);
         let written =
             written.and_then(|()| machine.data.write_checkpoint_for_kafka(&machine.checkpoint));

@@ -81,9 +81,14 @@ pub fn hold(machine: &Machine, start: &Start, expected: &Expected) -> Result<See
     Ok(seen)
 }
 
-type Topics = BTreeMap<String, (TopicId, Option<String>, i32)>;
+/// Topics: identity, `retention.bytes`, number of partitions.
+pub type Topics = BTreeMap<String, (TopicId, Option<String>, i32)>;
 
-fn topics(machine: &Machine, expected: &Expected) -> Result<Topics, String> {
+/// The topics of a broker, held against what is known.
+///
+/// # Errors
+/// What must not be.
+pub fn topics(machine: &Machine, expected: &Expected) -> Result<Topics, String> {
     let image = machine.metadata.image();
     let mut seen = Topics::new();
     for topic in image.topics() {
@@ -197,7 +202,10 @@ fn log(served: &Served, line: &Line) -> Result<(i64, i64, Vec<Bytes>), String> {
 }
 
 /// Reads and lookups that begin in the middle.
-fn spots(log: &Log, line: &Line, start: i64, end: i64) -> Result<(), String> {
+///
+/// # Errors
+/// What must not be.
+pub fn spots(log: &Log, line: &Line, start: i64, end: i64) -> Result<(), String> {
     if start == end {
         return Ok(());
     }

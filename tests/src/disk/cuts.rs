@@ -16,7 +16,7 @@ use strandline_storage::{
 use super::{
     Violation, check,
     kinds::Kind,
-    machine::{DATA, Machine, NOW},
+    machine::{DATA, Machine, NOW, Start, Trouble},
     model::{Expected, Journal},
     workload::{self, Stop},
 };
@@ -26,7 +26,7 @@ use crate::random::Random;
 const CHOICES_MAX: u64 = 16;
 
 /// When brokers start after a cut.
-const LATER: Timestamp = Timestamp(NOW.0 + 1_000 * 24 * 3_600 * 1_000);
+pub(super) const LATER: Timestamp = Timestamp(NOW.0 + 1_000 * 24 * 3_600 * 1_000);
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -146,7 +146,7 @@ pub fn run(cuts: &Cuts, mut progress: impl FnMut(u64)) -> Result<CutsSummary, Vi
             let left = share - done;
             let choices = (left / boundaries).clamp(1, CHOICES_MAX);
             // Fewer cuts than boundaries: as many of them, evenly spread.
-            let stride = (boundaries / left.min(boundaries)).max(1);
+            let stride = boundaries.div_ceil(left.min(boundaries)).max(1);
             for boundary in (0..boundaries).step_by(stride as usize) {
                 for choice in 0..choices {
                     recording.cut(boundary, choice, counts)?;
@@ -243,18 +243,17 @@ pub fn survive(
         drop(Machine::start(&disk.file_system(), random.draw(), LATER));
         disk = disk.power_cut(random.draw());
     }
-    let started = Machine::start(&disk.file_system(), random.draw(), LATER);
-    let (machine, start) = started.map_err(|trouble| format!("it does not start: {trouble}"))?;
+    let (machine, start) = start_on(&mut disk, random.draw())
+        .map_err(|trouble| format!("it does not start: {trouble}"))?;
     let first = check::hold(&machine, &start, expected)?;
     drop(machine);
-    let (how, disk) = if random.one_in(2) {
+    let (how, mut disk) = if random.one_in(2) {
         ("killed", disk.kill())
     } else {
         ("cut off", disk.power_cut(random.draw()))
     };
-    let started = Machine::start(&disk.file_system(), random.draw(), LATER);
-    let (mut machine, start) =
-        started.map_err(|trouble| format!("it does not start again: {trouble}"))?;
+    let (mut machine, start) = start_on(&mut disk, random.draw())
+        .map_err(|trouble| format!("it does not start again: {trouble}"))?;
     let second = check::hold(&machine, &start, expected)
         .map_err(|what| format!("after it was {how} again: {what}"))?;
     if first != second {
@@ -263,6 +262,7 @@ pub fn survive(
             differs(&first, &second)
         ));
     }
+    disk.set_capacity(None);
     if random.one_in(2) {
         check::resume(&mut machine, expected)?;
     }
@@ -270,6 +270,25 @@ pub fn survive(
         verify(&machine)?;
     }
     Ok(())
+}
+
+/// Starts; where the disk is full, once somebody has made room.
+fn start_on(disk: &mut SimulatedDisk, draw: u64) -> Result<(Machine, Start), Trouble> {
+    let started = Machine::start(&disk.file_system(), draw, LATER);
+    let is_full = match &started {
+        Err(trouble) => matches!(trouble, Trouble::Full(_)),
+        Ok((_, start)) => {
+            let mut refused = start.opened.refused.iter();
+            refused.any(|(_, trouble)| matches!(trouble, Trouble::Full(_)))
+        }
+    };
+    if !is_full {
+        return started;
+    }
+    drop(started);
+    *disk = disk.kill();
+    disk.set_capacity(None);
+    Machine::start(&disk.file_system(), draw, LATER)
 }
 
 fn differs(first: &check::Seen, second: &check::Seen) -> String {

@@ -14,7 +14,8 @@ use std::{
 
 use strandline_broker::{
     metadata::{
-        Flushing, Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataLog, MetadataOptions,
+        Flushing, Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataError, MetadataLog,
+        MetadataOptions,
     },
     partition::metadata_name,
 };
@@ -435,7 +436,10 @@ fn open_metadata(
     let opened = MetadataLog::open(options);
     opened
         .map(|(metadata, _)| metadata)
-        .map_err(|error| Trouble::Refused(error.to_string()))
+        .map_err(|error| match error {
+            MetadataError::Storage(error) => error.into(),
+            error => Trouble::Refused(error.to_string()),
+        })
 }
 
 fn hint(

@@ -2,17 +2,21 @@
 //! operations that fail, full disks, rot.
 //!
 //! **Owns** a broker without network (`machine`), the workloads that it is driven by (`kinds`,
-//! `workload`, `changes`), what is known of each disk (`model`), what must hold on it (`check`).
-//! `cuts` is where the power goes.
+//! `workload`, `changes`), what is known of each disk (`model`), and what must hold on it
+//! (`check`). `cuts` is where the power goes, `failures` where operations fail, `rot` where stored
+//! bytes change.
 //!
 //! Everything is drawn from a seed; a violation names the flags that lead to it again.
 
 mod changes;
 pub mod check;
 pub mod cuts;
+pub mod failures;
+pub mod files;
 pub mod kinds;
 pub mod machine;
 pub mod model;
+pub mod rot;
 pub mod workload;
 
 use std::fmt;

@@ -22,7 +22,7 @@ use super::{
 use crate::random::Random;
 
 /// How many changes of its disk a workload makes, about.
-const CHANGES: u64 = 320;
+const CHANGES: u64 = 700;
 
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
@@ -48,6 +48,8 @@ pub struct Run {
     pub machine: Option<Machine>,
     /// Steps that were done.
     pub steps: u64,
+    /// What time it is at its end.
+    pub now: Timestamp,
 }
 
 /// Runs the workload of `kind` that `seed` gives on an empty disk.
@@ -74,6 +76,7 @@ pub fn run(kind: Kind, seed: u64, disk: &SimulatedDisk) -> Run {
         stop,
         machine: driver.machine,
         steps,
+        now: Timestamp(driver.now),
     }
 }
 
@@ -402,10 +405,16 @@ impl Driver<'_> {
         self.checkpoint = None;
         self.starts += 1;
         self.say(format!("start {}", self.starts));
+        let faults = self.disk.faults();
         let started = Machine::start(&self.disk.file_system(), self.starts, self.now());
+        let failed = |text: String| match self.disk.faults() < faults {
+            // A disk that fails at the start is a reason to refuse.
+            true => Stop::Dead(text),
+            false => Stop::Violation(text),
+        };
         let (machine, start) = match started {
             Ok(started) => started,
-            Err(Trouble::Refused(reason)) => return Err(Stop::Violation(reason)),
+            Err(Trouble::Refused(reason)) => return Err(failed(reason)),
             Err(trouble) => return Err(Stop::Dead(trouble.to_string())),
         };
         let seen = check::hold(&machine, &start, &self.expected);
@@ -415,8 +424,8 @@ impl Driver<'_> {
             .iter()
             .map(|(name, served)| (name.clone(), served.log.start().0, served.log.end().0))
             .collect();
+        seen.map_err(failed)?;
         self.machine = Some(machine);
-        seen.map_err(Stop::Violation)?;
         self.know(|expected| {
             expected.identity = Some(identity);
             for (name, start, end) in found {
