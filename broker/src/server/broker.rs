@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     buffers::BufferPool,
-    connection::{Event, Events},
+    connection::{Event, Events, Turns},
     memory::MemoryBudget,
     spawn::Threads,
 };
@@ -84,6 +84,8 @@ pub struct Broker {
     pub clock: Clock,
     /// Memory for what is in flight.
     pub memory: MemoryBudget,
+    /// Whose turn it is among large messages.
+    pub turns: Turns,
     /// Receive buffers.
     pub buffers: BufferPool,
     /// Whether blocking work has threads.

@@ -229,3 +229,75 @@ async fn half_a_frame_does_not_hold_memory_for_ever() {
     assert!(stuck.receive().await.is_none());
     server.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_declares_much_and_stalls_keeps_no_memory_from_others() {
+    let data = tempfile::tempdir().unwrap();
+    let limits = [
+        ("limits.memory_in_flight_bytes_max", "2MiB"),
+        ("limits.frame_bytes_max", "2MiB"),
+        ("topic.max.message.bytes", "2000000"),
+        ("limits.write_timeout", "5m"),
+    ];
+    let server = start(data.path(), &limits).await;
+    let mut good = Peer::connect(&server).await;
+    let topic = good.create("t", 1, &[]).await;
+    let mut stuck = Vec::new();
+    for sent in [0, 100, 20_000, 200_000].repeat(5) {
+        let message = encode(&produce_request(topic, Acks::All, &[1_900_000]));
+        let header = strandline_protocol::frame::FrameHeader::encode(
+            9,
+            0,
+            Flags::REQUEST,
+            ErrorCode::NONE,
+            strandline_protocol::CorrelationId(0),
+            &message,
+            1_900_000,
+        );
+        let frame = [&header[..], &message, &vec![0; sent]].concat();
+        let mut peer = Peer::connect(&server).await;
+        // Nobody reads on while there is no memory.
+        let write = peer.stream.write_all(&frame);
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(50), write).await;
+        stuck.push(peer);
+    }
+    let large = batch(&[&"x".repeat(1_500_000)]);
+    for _ in 0..3 {
+        let produced = good.produce(topic, Acks::All, &large).await;
+        assert!(produced.failure.error.is_none(), "{produced:?}");
+    }
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_read_answers_keeps_no_memory_from_others() {
+    let data = tempfile::tempdir().unwrap();
+    let limits = [
+        ("limits.memory_in_flight_bytes_max", "2MiB"),
+        ("limits.frame_bytes_max", "2MiB"),
+        ("limits.write_timeout", "5m"),
+    ];
+    let server = start(data.path(), &limits).await;
+    let names = |count: usize| MetadataRequest {
+        topics: Some((0..count).map(|number| format!("t-{number}")).collect()),
+        cursor: None,
+    };
+    let mut stuck = Vec::new();
+    for _ in 0..8 {
+        let mut peer = Peer::connect(&server).await;
+        let many = names(2_000);
+        for _ in 0..100 {
+            let send = peer.send(&many, b"");
+            let sent = tokio::time::timeout(std::time::Duration::from_millis(20), send).await;
+            if sent.is_err() {
+                break;
+            }
+        }
+        stuck.push(peer);
+    }
+    let mut good = Peer::connect(&server).await;
+    good.call(&names(10), b"").await.unwrap();
+    let (answer, _) = good.call(&names(1_000), b"").await.unwrap();
+    assert_eq!(answer.topics.len(), 1_000);
+    server.shutdown().await.unwrap();
+}

@@ -21,15 +21,40 @@ const COPIED_BYTES_MAX: usize = 2 << 10;
 /// What has to be written, in order.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     /// Small frames behind the last piece.
     tail: BytesMut,
     /// Bytes queued and not written yet.
     queued_bytes: usize,
+    /// Those of them that are ranges of the log, and take no memory.
+    log_bytes: usize,
     /// Bytes ever queued; the position behind the last frame.
     position: u64,
     /// Bytes ever written.
     written: u64,
+}
+
+/// Bytes that are written as they are.
+#[derive(Debug)]
+enum Piece {
+    /// Frames that were gathered.
+    Gathered(Bytes),
+    /// A range of the log.
+    Log(Bytes),
+}
+
+impl Piece {
+    const fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Gathered(bytes) | Self::Log(bytes) => bytes,
+        }
+    }
+
+    const fn bytes_mut(&mut self) -> &mut Bytes {
+        match self {
+            Self::Gathered(bytes) | Self::Log(bytes) => bytes,
+        }
+    }
 }
 
 impl Outbox {
@@ -44,7 +69,8 @@ impl Outbox {
             }
             self.seal();
             self.count(part.len());
-            self.pieces.push_back(part);
+            self.log_bytes = self.log_bytes.saturating_add(part.len());
+            self.pieces.push_back(Piece::Log(part));
         }
     }
 
@@ -52,6 +78,12 @@ impl Outbox {
     #[must_use]
     pub const fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// How much of that takes memory, in bytes: all but ranges of the log.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        self.queued_bytes.saturating_sub(self.log_bytes)
     }
 
     /// Where the last queued frame ends, counted from the first byte of the connection.
@@ -76,7 +108,7 @@ impl Outbox {
         let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
         let mut count = 0;
         for (slot, piece) in slices.iter_mut().zip(&self.pieces) {
-            *slot = IoSlice::new(piece);
+            *slot = IoSlice::new(piece.bytes());
             count += 1;
         }
         let slices = slices.get(..count).unwrap_or_default();
@@ -102,7 +134,8 @@ impl Outbox {
 
     fn seal(&mut self) {
         if !self.tail.is_empty() {
-            self.pieces.push_back(self.tail.split().freeze());
+            let gathered = self.tail.split().freeze();
+            self.pieces.push_back(Piece::Gathered(gathered));
         }
     }
 
@@ -112,11 +145,15 @@ impl Outbox {
         self.written = self.written.saturating_add(position);
         let mut left = written;
         while let Some(piece) = self.pieces.front_mut() {
-            if piece.len() > left {
-                piece.advance(left);
+            let count = piece.bytes().len().min(left);
+            if let Piece::Log(_) = piece {
+                self.log_bytes = self.log_bytes.saturating_sub(count);
+            }
+            if piece.bytes().len() > left {
+                piece.bytes_mut().advance(left);
                 break;
             }
-            left -= piece.len();
+            left -= count;
             self.pieces.pop_front();
         }
         if self.pieces.is_empty() && self.tail.is_empty() {
@@ -143,6 +180,7 @@ mod tests {
         );
         outbox.push(b"next", b"", Vec::new());
         assert_eq!(outbox.queued_bytes(), 4 + 7 + 5 + 10_000 + 4);
+        assert_eq!(outbox.memory_bytes(), 4 + 7 + 5 + 4);
         let mut stream = Vec::new();
         let mut context = Context::from_waker(Waker::noop());
         while outbox.queued_bytes() > 0 {
@@ -151,5 +189,6 @@ mod tests {
         let expected = [&b"headmessagesmall"[..], &[9; 10_000], b"next"].concat();
         assert_eq!(stream, expected);
         assert_eq!(outbox.written(), outbox.position());
+        assert_eq!(outbox.memory_bytes(), 0);
     }
 }

@@ -16,6 +16,10 @@ use crate::server::{buffers::BufferPool, memory::Reservation};
 /// What an idle connection owns, in bytes.
 const SMALL_BYTES: usize = 4 << 10;
 
+/// What a connection gets at least for a frame while memory is scarce, in bytes: ten thousand of
+/// these fit the budget.
+const STEP_BYTES_MIN: usize = 16 << 10;
+
 /// What stands at the front of the buffer.
 #[derive(Clone, Copy, Debug)]
 pub enum Front {
@@ -50,6 +54,15 @@ pub struct Receive {
 struct Large {
     bytes: Vec<u8>,
     _reservation: Reservation,
+}
+
+impl Large {
+    fn give_back(self, pool: &BufferPool) {
+        // One that was taken small fits nobody else.
+        if self.bytes.len() >= BUFFER_BYTES {
+            pool.give_back(self.bytes);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +140,9 @@ impl Receive {
         if self.end.saturating_sub(self.start) >= bytes {
             return Ok(Front::Frame(header));
         }
-        if bytes > self.capacity() {
+        // A shared buffer that was taken small grows once it is full.
+        let is_full = self.end.saturating_sub(self.start) >= self.capacity();
+        if bytes > self.capacity() && (self.large.is_none() || is_full) {
             return Ok(Front::TooSmall { header, bytes });
         }
         Ok(Front::Incomplete)
@@ -161,9 +176,27 @@ impl Receive {
         }
     }
 
+    /// How large the buffer becomes for a frame of `bytes` bytes while memory is scarce: twice what
+    /// has arrived, so that whoever declares much and sends little holds little.
+    #[must_use]
+    pub fn next_step(&self, bytes: usize) -> usize {
+        let arrived = self.end.saturating_sub(self.start);
+        arrived.saturating_mul(2).max(STEP_BYTES_MIN).min(bytes)
+    }
+
+    /// Whether a shared buffer is in use for a frame that is not handled yet.
+    #[must_use]
+    pub const fn holds_shared(&self) -> bool {
+        self.large.is_some() && !self.is_empty()
+    }
+
     /// Moves what has arrived to a buffer of at least `bytes` bytes, whose memory is `reservation`.
     pub fn grow(&mut self, pool: &BufferPool, bytes: usize, reservation: Reservation) {
-        let mut larger = pool.take(bytes);
+        let mut larger = if bytes < BUFFER_BYTES {
+            vec![0; bytes]
+        } else {
+            pool.take(bytes)
+        };
         let arrived = self.start..self.end;
         let arrived = self.bytes().get(arrived).unwrap_or_default();
         let count = arrived.len();
@@ -175,7 +208,7 @@ impl Receive {
             _reservation: reservation,
         });
         if let Some(before) = before {
-            pool.give_back(before.bytes);
+            before.give_back(pool);
         }
         self.start = 0;
         self.end = count;
@@ -186,7 +219,7 @@ impl Receive {
         if self.is_empty()
             && let Some(large) = self.large.take()
         {
-            pool.give_back(large.bytes);
+            large.give_back(pool);
             self.start = 0;
             self.end = 0;
         }
@@ -337,6 +370,36 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_arrives_whole_in_a_buffer_that_grows_with_it() {
+        let (budget, pool) = (budget(), BufferPool::default());
+        let payload: Vec<u8> = (0..1_000_000_u32)
+            .map(|number| number.to_be_bytes()[3])
+            .collect();
+        let bytes = [frame(b"first", b""), frame(b"message", &payload)].concat();
+        let mut stream = &bytes[..];
+        let mut receive = Receive::new(8 << 20);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut steps = Vec::new();
+        loop {
+            match receive.front().unwrap() {
+                Front::Frame(header) if header.message_bytes == 5 => receive.consume(),
+                Front::Frame(_) => break,
+                Front::TooSmall { bytes, .. } => {
+                    let step = receive.next_step(bytes);
+                    steps.push(step);
+                    receive.grow(&pool, step, reserve(&budget, step));
+                }
+                Front::Incomplete => {
+                    let filled = receive.poll_fill(&mut stream, &mut context);
+                    assert!(matches!(filled, Poll::Ready(Ok(1..))));
+                }
+            }
+        }
+        assert!(receive.frame().1 == payload);
+        assert_eq!(steps[..3], [16 << 10, 32 << 10, 64 << 10]);
+    }
+
+    #[test]
     fn a_damaged_message_is_noticed() {
         let mut stream = frame(b"message", b"");
         stream[HEADER_BYTES] ^= 1;
@@ -348,7 +411,7 @@ mod tests {
         let budget = budget();
         let pool = BufferPool::default();
         let mut receive = Receive::new(1 << 20);
-        receive.grow(&pool, 10_000, reserve(&budget, 10_000));
+        receive.grow(&pool, 300_000, reserve(&budget, 10_000));
         assert_eq!(budget.used(Pool::Client), 256 << 10);
         receive.rest(&pool);
         assert_eq!(budget.used(Pool::Client), 0);

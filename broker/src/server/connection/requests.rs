@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     Event, Reply, Slot,
+    pressure::LARGE_MESSAGE_BYTES,
     serve::{Connection, OUTBOX_BYTES_MAX, Phase},
 };
 use crate::server::{
@@ -42,6 +43,7 @@ pub(super) struct Origin {
     version: u16,
     correlation: CorrelationId,
     answer: Answer,
+    pub(super) message_bytes: usize,
 }
 
 /// Whether the peer waits for an answer.
@@ -82,7 +84,11 @@ impl Connection {
             correlation: origin.correlation,
         };
         let handled = handlers::handle(origin.api.key, &request);
-        metrics.local.record(now.elapsed());
+        let took = now.elapsed();
+        metrics.local.record(took);
+        if header.message_bytes > LARGE_MESSAGE_BYTES {
+            self.broker.turns.took(took);
+        }
         self.conclude(origin, handled, None);
     }
 
@@ -129,6 +135,7 @@ impl Connection {
             version: header.version,
             correlation: header.correlation,
             answer,
+            message_bytes: header.message_bytes,
         })
     }
 
@@ -182,6 +189,7 @@ impl Connection {
             work,
         };
         self.parked.park(waiting, deadline);
+        self.pressure.parked(origin.message_bytes);
     }
 
     pub(super) fn answer(&mut self, origin: Origin, reply: Reply, parked_since: Option<Instant>) {
@@ -224,6 +232,7 @@ impl Connection {
         let Some(waiting) = self.parked.take(slot) else {
             return;
         };
+        self.pressure.unparked(waiting.origin.message_bytes);
         if let Work::Produce(produce) = waiting.work {
             let (error, reply) = produce.answer(reason);
             if !error.is_none() {
@@ -237,6 +246,7 @@ impl Connection {
         let Some(waiting) = self.parked.take(slot) else {
             return;
         };
+        self.pressure.unparked(waiting.origin.message_bytes);
         let Work::Fetch(fetch) = waiting.work else {
             return;
         };

@@ -24,6 +24,7 @@ use super::{
     Event, Events,
     outbox::Outbox,
     parked::Parked,
+    pressure::{Awaited, LARGE_MESSAGE_BYTES, Look, Pressure},
     receive::{Front, Receive},
     requests::{Waiting, Work},
 };
@@ -64,6 +65,11 @@ pub struct Connection {
     /// Bytes of requests that were handled since answers were last written.
     handled_bytes: usize,
     pub(super) memory: Option<Ticket>,
+    pub(super) pressure: Pressure,
+    /// Bytes that have ever arrived.
+    read_bytes: u64,
+    /// When a large message may be handled that has to wait for its turn.
+    turn: Option<Instant>,
     pub(super) watch: Option<Watch>,
     /// Answers that are not written yet: where they end, and when they were queued.
     pub(super) unsent: VecDeque<(u64, Instant, ApiKey)>,
@@ -99,6 +105,8 @@ enum End {
     Idle,
     /// The peer does not read.
     Slow,
+    /// It holds memory that others wait for, and nothing moves.
+    Stalled,
 }
 
 /// What a step has achieved.
@@ -122,6 +130,9 @@ impl Connection {
         let now = Instant::now();
         Self {
             receive: Receive::new(broker.limits.frame_bytes_max),
+            pressure: Pressure::new(&broker.memory),
+            read_bytes: 0,
+            turn: None,
             stopping: Box::pin(broker.stopping.clone().cancelled_owned()),
             broker,
             stream,
@@ -165,6 +176,13 @@ impl Connection {
             End::Slow => {
                 native.refused(Refusal::Slow);
                 tracing::warn!(%peer, client, "connection closed: the peer does not read");
+            }
+            End::Stalled => {
+                native.refused(Refusal::Slow);
+                tracing::warn!(
+                    %peer, client,
+                    "connection closed: it held memory that others waited for, and did not go on"
+                );
             }
         }
         self.let_go();
@@ -233,6 +251,13 @@ impl Connection {
     fn drain(&mut self) {
         self.phase = Phase::Draining;
         self.memory = None;
+        self.turn = None;
+        self.answer_fetches();
+    }
+
+    /// Answers fetches that wait for data with what there is.
+    fn answer_fetches(&mut self) -> Progress {
+        let mut progress = Progress::None;
         for slot in self.parked.slots() {
             let waits_for_data = matches!(
                 self.parked.get_mut(slot),
@@ -243,8 +268,10 @@ impl Connection {
             );
             if waits_for_data {
                 self.look_again(slot, Patience::Over);
+                progress = Progress::Some;
             }
         }
+        progress
     }
 
     fn poll_events(&mut self, context: &mut Context<'_>) -> Progress {
@@ -271,6 +298,7 @@ impl Connection {
                 Event::Ready { slot } => self.look_again(slot, Patience::Left),
                 Event::Answer { slot, reply } => {
                     if let Some(waiting) = self.parked.take(slot) {
+                        self.pressure.unparked(waiting.origin.message_bytes);
                         self.answer(waiting.origin, reply, Some(waiting.since));
                     }
                 }
@@ -296,10 +324,20 @@ impl Connection {
         if now >= self.idle_deadline() {
             return Err(End::Idle);
         }
+        if self.turn.is_some_and(|turn| turn <= now) {
+            self.turn = None;
+            progress = Progress::Some;
+        }
+        let let_go = self.look_at_pressure(now)?;
+        if let_go == Progress::Some {
+            progress = Progress::Some;
+        }
         let next = self
             .parked
             .next_deadline()
             .into_iter()
+            .chain(self.pressure.next_look())
+            .chain(self.turn)
             .chain([self.write_deadline(), self.idle_deadline()])
             .min();
         if let Some(next) = next {
@@ -314,6 +352,27 @@ impl Connection {
         Ok(progress)
     }
 
+    /// Lets go what others wait for.
+    fn look_at_pressure(&mut self, now: Instant) -> Result<Progress, End> {
+        if !self.receive.holds_shared() && !self.pressure.holds_much() {
+            self.pressure.at_ease();
+            return Ok(Progress::None);
+        }
+        let moved = self.read_bytes.saturating_add(self.outbox.written());
+        let awaited = if self.memory.is_some() || self.turn.is_some() {
+            Awaited::Share
+        } else if self.outbox.queued_bytes() == 0 && !self.parked.is_empty() {
+            Awaited::Work
+        } else {
+            Awaited::Peer
+        };
+        match self.pressure.look(now, moved, awaited) {
+            Look::Fine => Ok(Progress::None),
+            Look::Stalled => Err(End::Stalled),
+            Look::Scarce => Ok(self.answer_fetches()),
+        }
+    }
+
     fn write_deadline(&self) -> Instant {
         if self.outbox.queued_bytes() == 0 {
             return far_away(self.last_write);
@@ -321,13 +380,12 @@ impl Connection {
         self.last_write + self.broker.limits.write_timeout
     }
 
-    fn idle_deadline(&self) -> Instant {
+    fn idle_deadline(&mut self) -> Instant {
+        let has_room = self.has_room();
         match self.phase {
             Phase::New => self.last_read + HELLO_TIMEOUT.min(self.broker.limits.idle_timeout),
             // Half a frame holds memory that others wait for: it has to go on.
-            Phase::Open(_)
-                if self.has_room() && self.memory.is_none() && !self.receive.is_empty() =>
-            {
+            Phase::Open(_) if has_room && self.memory.is_none() && !self.receive.is_empty() => {
                 self.last_read + self.broker.limits.write_timeout
             }
             Phase::Open(_) if self.parked.is_empty() => {
@@ -338,9 +396,10 @@ impl Connection {
     }
 
     /// Whether one more request may be handled.
-    fn has_room(&self) -> bool {
+    fn has_room(&mut self) -> bool {
         self.parked.len() < self.broker.limits.requests_in_flight_max
             && self.outbox.queued_bytes() < OUTBOX_BYTES_MAX
+            && self.pressure.may_hold_more(self.outbox.memory_bytes())
     }
 
     /// Handles what has arrived, and reads more.
@@ -350,6 +409,9 @@ impl Connection {
         }
         match self.receive.front().map_err(End::Protocol)? {
             Front::Frame(header) => {
+                if header.message_bytes > LARGE_MESSAGE_BYTES && !self.takes_turn() {
+                    return Ok(Progress::None);
+                }
                 self.request(&header);
                 self.handled_bytes = self.handled_bytes.saturating_add(header.body_bytes);
                 self.receive.consume();
@@ -361,10 +423,27 @@ impl Connection {
                 } else {
                     Pool::Control
                 };
-                let wanted = Receive::reservation_for(bytes);
                 let memory = &self.broker.memory;
-                match memory.poll_reserve(pool, wanted, &mut self.memory, context) {
+                let whole = Receive::reservation_for(bytes);
+                let (bytes, wanted) = if memory.has_plenty(pool, whole) {
+                    (bytes, whole)
+                } else {
+                    let step = self.receive.next_step(bytes);
+                    (step, step)
+                };
+                let ticket = &mut self.memory;
+                let reserved = if self.receive.holds_shared() {
+                    memory.poll_reserve_more(pool, wanted, ticket, context)
+                } else {
+                    memory.poll_reserve(pool, wanted, ticket, context)
+                };
+                match reserved {
                     Poll::Ready(reservation) => {
+                        let bytes = if reservation.is_beyond() {
+                            whole
+                        } else {
+                            bytes
+                        };
                         self.receive.grow(&self.broker.buffers, bytes, reservation);
                         Ok(Progress::Some)
                     }
@@ -377,8 +456,10 @@ impl Connection {
                     self.drain();
                     Ok(Progress::Some)
                 }
-                Poll::Ready(Ok(_)) => {
+                Poll::Ready(Ok(count)) => {
                     self.last_read = Instant::now();
+                    let count = u64::try_from(count).unwrap_or(u64::MAX);
+                    self.read_bytes = self.read_bytes.saturating_add(count);
                     Ok(Progress::Some)
                 }
                 Poll::Ready(Err(error)) => Err(End::Socket(error)),
@@ -388,6 +469,13 @@ impl Connection {
                 }
             },
         }
+    }
+
+    /// Whether a large message is handled now; otherwise the timer rings when it may be.
+    fn takes_turn(&mut self) -> bool {
+        let taken = self.broker.turns.take(Instant::now());
+        self.turn = taken.err();
+        taken.is_ok()
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<Progress, End> {
