@@ -8,6 +8,7 @@
     clippy::as_conversions
 )]
 
+pub mod attack;
 pub mod broker;
 pub mod crash;
 pub mod disk;

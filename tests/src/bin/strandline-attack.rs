@@ -1,0 +1,168 @@
+//! `cargo run --release -p strandline-tests --bin strandline-attack -- --seconds 300 --seed 1`: an
+//! attacker that is held to a fifth of a processor against a live broker, and what a normal
+//! producer and a good client notice of it.
+
+#![allow(clippy::expect_used)]
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
+use strandline_client::protocol::TopicId;
+use strandline_tests::attack::{
+    Campaign, Findings,
+    attacker::{Kind, Orders, attack},
+    run,
+};
+
+const USAGE: &str = "usage: strandline-attack [--seconds N] [--seed N] [--share PERCENT] \
+                     [--kind KIND]...";
+
+/// The normal producer must keep this much of its rate.
+const RATIO_MIN: f64 = 0.5;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.split_first() {
+        // How this program starts itself as the attacker.
+        Some((first, rest)) if first == "attacker" => {
+            orders(rest).and_then(attack).map(|()| ExitCode::SUCCESS)
+        }
+        _ => campaign(&arguments).and_then(|campaign| {
+            let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
+            runtime.block_on(report(&campaign))
+        }),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn campaign(arguments: &[String]) -> anyhow::Result<Campaign> {
+    let since = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap_or_default();
+    let mut campaign = Campaign {
+        seconds: 20,
+        seed: u64::from(since.subsec_nanos()),
+        share_percent: 20,
+        kinds: Vec::new(),
+    };
+    for pair in arguments.chunks(2) {
+        let [argument, value] = pair else {
+            anyhow::bail!("{} has no value; {USAGE}", pair.join(" "));
+        };
+        match argument.as_str() {
+            "--seconds" => campaign.seconds = value.parse()?,
+            "--seed" => campaign.seed = value.parse()?,
+            "--share" => campaign.share_percent = value.parse()?,
+            "--kind" => {
+                let kind = Kind::named(value).with_context(|| format!("{value} is no kind"));
+                campaign.kinds.push(kind?);
+            }
+            _ => anyhow::bail!("{argument} is not known; {USAGE}"),
+        }
+    }
+    if campaign.kinds.is_empty() {
+        campaign.kinds = Kind::SINGLE.to_vec();
+    }
+    Ok(campaign)
+}
+
+/// The command that attacks, and the other way round.
+fn command(orders: &Orders) -> Command {
+    let own = std::env::current_exe().expect("this program has a path");
+    let mut command = Command::new(own);
+    command.arg("attacker").args([
+        orders.address.to_string(),
+        orders.kind.to_string(),
+        orders.topic.to_string(),
+        orders.connections_max.to_string(),
+        orders.frame_bytes_max.to_string(),
+        orders.share_percent.to_string(),
+        orders.seed.to_string(),
+    ]);
+    command
+}
+
+fn orders(arguments: &[String]) -> anyhow::Result<Orders> {
+    let [address, kind, topic, connections, frame, share, seed] = arguments else {
+        anyhow::bail!("the attacker is started by this program only; {USAGE}");
+    };
+    Ok(Orders {
+        address: address.parse()?,
+        kind: Kind::named(kind).context("no such kind")?,
+        topic: topic
+            .parse::<TopicId>()
+            .map_err(|error| anyhow::anyhow!("{error}"))?,
+        connections_max: connections.parse()?,
+        frame_bytes_max: frame.parse()?,
+        share_percent: share.parse()?,
+        seed: seed.parse()?,
+    })
+}
+
+async fn report(campaign: &Campaign) -> anyhow::Result<ExitCode> {
+    println!("SEED={}", campaign.seed);
+    let directory = tempfile::tempdir().context("no temporary directory")?;
+    let mut findings = run(directory.path(), campaign, command, |round| {
+        println!("{round}");
+    })
+    .await?;
+    let ratio = findings.ratio(None);
+    if ratio < RATIO_MIN {
+        let violation = format!(
+            "the normal producer kept {:.0} % of its rate",
+            100.0 * ratio
+        );
+        findings.violations.push(violation);
+    }
+    tell(campaign, &findings);
+    Ok(if findings.violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn tell(campaign: &Campaign, findings: &Findings) {
+    let rounds = &findings.rounds;
+    let seconds: f64 = rounds.iter().map(|round| round.time.as_secs_f64()).sum();
+    let share = rounds
+        .iter()
+        .map(|round| round.share * round.time.as_secs_f64());
+    let share: f64 = share.sum::<f64>() / seconds;
+    println!(
+        "{seconds:.0} s of attack by {:.1} % of a processor: the normal producer kept {:.0} % of \
+         its rate",
+        100.0 * share,
+        100.0 * findings.ratio(None)
+    );
+    for kind in campaign.kinds.iter().chain([&Kind::Mixed]) {
+        let ratio = 100.0 * findings.ratio(Some(*kind));
+        println!("  {:<17} {ratio:>3.0} %", kind.to_string());
+    }
+    let memory = rounds.iter().map(|round| round.seen.anonymous_bytes).max();
+    let descriptors = rounds.iter().map(|round| round.seen.descriptors).max();
+    let slowest = rounds.iter().map(|round| round.seen.slowest()).max();
+    println!(
+        "memory at most {} MiB ({} before, {} allowed), descriptors at most {} ({} allowed), \
+         slowest probe {} ms",
+        memory.unwrap_or_default() >> 20,
+        findings.memory.0 >> 20,
+        findings.memory.1 >> 20,
+        descriptors.unwrap_or_default(),
+        findings.descriptors_max,
+        slowest.unwrap_or_default().as_millis()
+    );
+    for refused in &findings.refused {
+        println!("{refused}");
+    }
+    for violation in findings.violations.iter().take(20) {
+        println!("VIOLATION {violation}");
+    }
+    println!("{} violations", findings.violations.len());
+}
