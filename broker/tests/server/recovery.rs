@@ -270,9 +270,10 @@ async fn a_log_that_cannot_be_opened_hinders_no_other() {
     peer.produce_values(good, &["a"]).await;
     peer.produce_values(bad, &["a"]).await;
     server.shutdown().await.unwrap();
-    // The protected file says that the directory is another topic's.
-    let state = |topic: &str| -> PathBuf { data.path().join(topic).join("partition.state") };
-    std::fs::copy(state("good-0"), state("bad-0")).unwrap();
+    // Where its segment was, there is something that is no file.
+    let segment = data.path().join("bad-0").join("00000000000000000000.log");
+    std::fs::remove_file(&segment).unwrap();
+    std::fs::create_dir(&segment).unwrap();
 
     let server = start(data.path(), &[]).await;
     let mut peer = Peer::connect(&server).await;

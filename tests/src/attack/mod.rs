@@ -69,6 +69,8 @@ pub struct Campaign {
     pub seed: u64,
     /// How much of one processor the attacker may use, in percent.
     pub share_percent: u32,
+    /// How much of its rate the normal producer has to keep, in percent.
+    pub keep_percent: u32,
     /// Which kinds are played; then all of them mixed.
     pub kinds: Vec<Kind>,
 }

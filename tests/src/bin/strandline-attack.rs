@@ -15,10 +15,8 @@ use strandline_tests::attack::{
 };
 
 const USAGE: &str = "usage: strandline-attack [--seconds N] [--seed N] [--share PERCENT] \
+                     [--keep PERCENT] \
                      [--kind KIND]...";
-
-/// The normal producer must keep this much of its rate.
-const RATIO_MIN: f64 = 0.5;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,6 +47,7 @@ fn campaign(arguments: &[String]) -> anyhow::Result<Campaign> {
         seconds: 20,
         seed: u64::from(since.subsec_nanos()),
         share_percent: 20,
+        keep_percent: 50,
         kinds: Vec::new(),
     };
     for pair in arguments.chunks(2) {
@@ -58,6 +57,7 @@ fn campaign(arguments: &[String]) -> anyhow::Result<Campaign> {
         match argument.as_str() {
             "--seconds" => campaign.seconds = value.parse()?,
             "--seed" => campaign.seed = value.parse()?,
+            "--keep" => campaign.keep_percent = value.parse()?,
             "--share" => campaign.share_percent = value.parse()?,
             "--kind" => {
                 let kind = Kind::named(value).with_context(|| format!("{value} is no kind"));
@@ -113,7 +113,7 @@ async fn report(campaign: &Campaign) -> anyhow::Result<ExitCode> {
     })
     .await?;
     let ratio = findings.ratio(None);
-    if ratio < RATIO_MIN {
+    if ratio < f64::from(campaign.keep_percent) / 100.0 {
         let violation = format!(
             "the normal producer kept {:.0} % of its rate",
             100.0 * ratio
