@@ -11,7 +11,10 @@ use std::{
 use strandline_protocol::frame::{FrameError, FrameHeader, HEADER_BYTES};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::server::{buffers::BufferPool, memory::Reservation};
+use crate::server::{
+    buffers::{BUFFER_BYTES, BufferPool},
+    memory::Reservation,
+};
 
 /// What an idle connection owns, in bytes.
 const SMALL_BYTES: usize = 4 << 10;
