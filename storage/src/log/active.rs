@@ -12,6 +12,7 @@ use super::{
     LogConfig, WritebackJob,
     indexes::Indexes,
     producer_snapshot::IndexMark,
+    remove_if_there,
     segment::Segment,
     state_file::create_empty,
     units::{FileKind, to_u64},
@@ -84,10 +85,16 @@ impl Active {
             }
             Ok(file)
         };
-        let file = create().inspect_err(|_| {
-            // An empty file would be harmless; on a full disk its name may matter.
-            let _ = files.remove(&path);
-        })?;
+        let file = match create() {
+            Ok(file) => file,
+            Err(error) => {
+                // A restart ends the segment before at the base of this one. On a full disk smaller
+                // batches may still fit into that: this one must be gone, durably, before they do.
+                remove_if_there(files, &path)?;
+                files.sync_directory(directory)?;
+                return Err(error.into());
+            }
+        };
         Ok(Self::over(
             file,
             base,

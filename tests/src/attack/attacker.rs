@@ -125,7 +125,7 @@ struct Counts {
 /// If the golden frames are not there.
 pub fn attack(orders: Orders) -> anyhow::Result<()> {
     let mut attacker = Attacker {
-        random: Random::new(orders.seed),
+        random: Random::new(orders.seed, 2),
         frames: Frames::load(orders.topic)?,
         lines: BTreeMap::new(),
         counts: Counts::default(),

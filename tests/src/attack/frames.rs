@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_repaired_frame_is_one() {
-        let mut random = Random::new(5);
+        let mut random = Random::new(5, 1);
         let frames = Frames::load(TopicId([7; 16])).unwrap();
         for _ in 0..2_000 {
             let mut frame = frames.any(&mut random);
