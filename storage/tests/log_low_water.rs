@@ -10,8 +10,12 @@
 mod common;
 
 use common::{EPOCH, NOW, Rig, append, batch, expect, produce, read_all, stamp};
-use strandline_protocol::{LeaderEpoch, Offset, Timestamp, batch::ProducerStamp};
+use strandline_protocol::{
+    LeaderEpoch, Offset, Timestamp,
+    batch::{BatchHeader, BatchView, ProducerStamp, header_bytes},
+};
 use strandline_storage::log::{AppendError, Log, ReadError};
+use zerocopy::FromBytes;
 
 fn value(number: usize) -> String {
     format!("value-{number:06}")
@@ -270,4 +274,24 @@ fn a_follower_takes_batches_as_they_are_and_only_at_its_end() {
         read_all(&log, Offset(0), 500).unwrap(),
         expect((0..60).map(value))
     );
+}
+
+#[test]
+fn a_follower_refuses_what_it_could_not_read_again() {
+    let good = batch(&["x", "y"], NOW.0, ProducerStamp::NONE);
+    let view = BatchView::exactly(&good).unwrap();
+    for count in [-1, 0, 1, 3, i32::MAX] {
+        let mut head = header_bytes(view.header()).to_vec();
+        head[57..61].copy_from_slice(&count.to_be_bytes());
+        let header = BatchHeader::read_from_bytes(&head).unwrap();
+        let header = header.with_crc(view.stored_records());
+        let bytes = [header_bytes(&header), view.stored_records()].concat();
+        let mut log = Rig::mapped().open();
+        let refused = log.append_replicated(&bytes, EPOCH, NOW);
+        assert!(
+            matches!(refused, Err(AppendError::Invalid(_))),
+            "{count}: {refused:?}"
+        );
+        assert_eq!(log.end(), Offset(0));
+    }
 }

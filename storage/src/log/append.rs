@@ -9,7 +9,7 @@ use std::path::Path;
 use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::{
     LeaderEpoch, Offset, Timestamp,
-    batch::{BatchHeader, BatchView, HEADER_BYTES, TimestampType, split_batches},
+    batch::{BatchError, BatchHeader, BatchView, HEADER_BYTES, TimestampType, split_batches},
 };
 
 use super::{
@@ -148,6 +148,11 @@ impl Log {
             view.check_crc()?;
             let header = view.header();
             let (base_offset, epoch) = (header.base_offset(), header.leader_epoch());
+            if header.last_offset_delta().checked_add(1) != Some(header.record_count()) {
+                // What cannot be read again must not be taken in.
+                let reason = "the number of records is not the last offset delta and one";
+                return Err(BatchError::BadHeader { reason }.into());
+            }
             if base_offset != end || header.last_offset_delta() < 0 {
                 let log_end = end;
                 return Err(AppendError::NotAtLogEnd {
