@@ -23,7 +23,7 @@ pub type Received = (Vec<u8>, Vec<u8>);
 /// A stream that arrives in pieces of these lengths, again and again; all at once without any.
 struct Pieces<'a> {
     stream: &'a [u8],
-    pieces: std::iter::Cycle<std::slice::Iter<'a, u8>>,
+    pieces: std::iter::Cycle<std::slice::Iter<'a, usize>>,
 }
 
 impl AsyncRead for Pieces<'_> {
@@ -32,10 +32,7 @@ impl AsyncRead for Pieces<'_> {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        let piece = self
-            .pieces
-            .next()
-            .map_or(usize::MAX, |it| usize::from(*it).max(1));
+        let piece = self.pieces.next().map_or(usize::MAX, |it| *it);
         let count = piece.min(buffer.remaining()).min(self.stream.len());
         let (now, later) = self.stream.split_at(count);
         buffer.put_slice(now);
@@ -51,7 +48,7 @@ impl AsyncRead for Pieces<'_> {
 #[must_use]
 pub fn receive(
     stream: &[u8],
-    pieces: &[u8],
+    pieces: &[usize],
     frame_bytes_max: usize,
 ) -> (Vec<Received>, Option<FrameError>) {
     let budget = MemoryBudget::new(PoolSizes {

@@ -49,6 +49,7 @@ pub(super) fn claim() -> Claim {
 /// A log's configuration with every bound shrunk, so that a few batches fill segments.
 pub(super) fn config() -> LogConfig {
     LogConfig {
+        segment_bytes: 900,
         max_message_bytes: 100_000,
         retention_ms: None,
         ..LogConfig::test_min()
@@ -61,8 +62,8 @@ pub(super) fn templates() -> &'static [Files; 4] {
     TEMPLATES.get_or_init(|| {
         [
             Files::new(),
-            left_by(End::Stopped, 24),
-            left_by(End::Killed, 24),
+            left_by(End::Stopped, 14),
+            left_by(End::Killed, 14),
             left_by(End::Killed, 3),
         ]
     })
@@ -85,7 +86,7 @@ fn left_by(end: End, batches: i32) -> Files {
     let opened = Log::open(Arc::clone(&files), &path, TOPIC, config(), hint, NOW);
     let (mut log, _) = opened.unwrap();
     for number in 0..batches {
-        let epoch = LeaderEpoch(number / 9);
+        let epoch = LeaderEpoch(number / 5);
         log.append(&numbered_batch(number), epoch, NOW).unwrap();
         if number == batches / 2 {
             log.flush().unwrap();

@@ -18,6 +18,9 @@ use super::choices::Choices;
 /// How a stream ended: what came out of it, and what was wrong with the rest.
 type Received = (Vec<Frame>, Option<FrameError>);
 
+/// In how many pieces a stream arrives at most.
+const PIECES_MAX: usize = 4_096;
+
 /// The target.
 pub fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
@@ -30,13 +33,19 @@ pub fn run(input: &[u8]) {
     } else {
         choices.rest().to_vec()
     };
+    // A long stream comes in longer pieces: so many are enough.
+    let scale = 1 + stream.len() / PIECES_MAX;
+    let pieces: Vec<usize> = pieces
+        .iter()
+        .map(|piece| usize::from(*piece).max(1) * scale)
+        .collect();
     let whole = receive(&stream, &[], limit);
-    let parts = receive(&stream, pieces, limit);
+    let parts = receive(&stream, &pieces, limit);
     assert_same(&whole, &parts);
     encode_again(&stream, &whole.0);
     complete(&whole.0);
     #[cfg(fuzzing)]
-    receive_as_broker(&stream, pieces, limit, &whole);
+    receive_as_broker(&stream, &pieces, limit, &whole);
 }
 
 /// Frames that are right but for a few edits.
@@ -69,7 +78,7 @@ fn built(choices: &mut Choices<'_>) -> Vec<u8> {
 }
 
 /// Cuts frames out of `stream`, which arrives in pieces of these lengths, again and again.
-fn receive(stream: &[u8], pieces: &[u8], limit: usize) -> Received {
+fn receive(stream: &[u8], pieces: &[usize], limit: usize) -> Received {
     let mut decoder = FrameDecoder::new(limit);
     let mut buffer = BytesMut::new();
     let mut frames = Vec::new();
@@ -78,7 +87,7 @@ fn receive(stream: &[u8], pieces: &[u8], limit: usize) -> Received {
         if rest.is_empty() {
             break;
         }
-        let (arrived, later) = rest.split_at(usize::from(*piece).max(1).min(rest.len()));
+        let (arrived, later) = rest.split_at((*piece).min(rest.len()));
         rest = later;
         buffer.extend_from_slice(arrived);
         if let Some(error) = decode(&mut decoder, &mut buffer, &mut frames) {
@@ -178,7 +187,7 @@ fn complete(frames: &[Frame]) {
 
 /// The broker's own receive buffer says the same.
 #[cfg(fuzzing)]
-fn receive_as_broker(stream: &[u8], pieces: &[u8], limit: usize, whole: &Received) {
+fn receive_as_broker(stream: &[u8], pieces: &[usize], limit: usize, whole: &Received) {
     let (frames, error) = strandline_broker::server::fuzzing::receive(stream, pieces, limit);
     assert_eq!(frames.len(), whole.0.len(), "{error:?} {:?}", whole.1);
     for (frame, (message, payload)) in whole.0.iter().zip(&frames) {

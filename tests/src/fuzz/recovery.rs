@@ -29,7 +29,9 @@ const READ_BYTES: usize = 700;
 /// The target.
 pub fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
-    let mut contents = templates()[choices.below(4)].clone();
+    let start = usize::from(choices.u8());
+    let mut contents = templates()[start % 4].clone();
+    let with_tools = start / 4 % 2 == 1;
     edit(&mut contents, &mut choices);
     while !choices.is_over() && contents.len() < 40 {
         let path = name_of(&mut choices);
@@ -39,7 +41,9 @@ pub fn run(input: &[u8]) {
     let disk = SimulatedDisk::new(0);
     let files = disk.file_system();
     put(files.as_ref(), &contents);
-    look(files.as_ref());
+    if with_tools {
+        look(files.as_ref());
+    }
     let Ok((directory, found)) = DataDirectory::open(Arc::clone(&files), Path::new(ROOT), &claim())
     else {
         return;
@@ -60,7 +64,9 @@ pub fn run(input: &[u8]) {
     let again = restart(&files, second).expect("it opened before");
     let _ = serve(&again);
     drop(again);
-    repair(&files);
+    if with_tools {
+        repair(&files);
+    }
 }
 
 /// A name for a file of the input's own.
@@ -222,7 +228,10 @@ fn repair(files: &Arc<dyn FileSystem>) {
         return;
     };
     for step in plan {
-        step.execute(files.as_ref()).unwrap();
+        // Refuses where a step before it has moved what it is about.
+        if step.execute(files.as_ref()).is_err() {
+            break;
+        }
     }
     if let Some(log) = restart(files, RecoveryHint::default()) {
         let _ = serve(&log);

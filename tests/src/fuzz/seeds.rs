@@ -186,7 +186,7 @@ fn files() -> Vec<Seed> {
 
 fn recovery() -> Vec<Seed> {
     let mut seeds = Vec::new();
-    for template in 0..4_u8 {
+    for template in 0..8_u8 {
         seeds.push((format!("template-{template}"), vec![template]));
         for kind in 0..8_u8 {
             for file in [0, 3, 6, 9, 13, 17, 21] {
@@ -205,7 +205,7 @@ fn recovery() -> Vec<Seed> {
     seeds
         .into_iter()
         .enumerate()
-        .filter(|(at, _)| at % 4 == 0)
+        .filter(|(at, _)| at % 8 == 0)
         .map(|(_, seed)| seed)
         .collect()
 }
