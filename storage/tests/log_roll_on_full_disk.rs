@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use common::{EPOCH, NOW, Rig, append, batch, expect, read_all};
 use strandline_protocol::{Offset, batch::ProducerStamp};
 use strandline_storage::fs::{
-    FileSystem, Operation,
+    Operation,
     simulated::{Failure, Fault, SimulatedDisk},
 };
 
