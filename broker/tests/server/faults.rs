@@ -4,7 +4,7 @@ use std::path::Path;
 
 use strandline_broker::server::Server;
 use strandline_protocol::{
-    ErrorCode, TopicId,
+    ErrorClass, ErrorCode, TopicId,
     messages::{Acks, CreateTopicsRequest, NewTopic},
 };
 use strandline_storage::fs::{
@@ -74,6 +74,23 @@ async fn a_failed_sync_takes_its_directory_offline_and_no_other() {
 
 /// A sync that takes for ever holds up those who wait for it, and nobody else: neither appends to
 /// and reads of the same partition, nor other partitions.
+/// A write that failed was answered as one that had not happened, although its bytes may lie in the
+/// file, where a restart finds them: a producer that sent them again had them twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_write_has_an_unknown_outcome() {
+    let disk = SimulatedDisk::new(8);
+    let server = start_on(&disk, &[]).await;
+    let mut peer = Peer::connect(&server).await;
+    let topic = peer.create("t", 1, &[]).await;
+    assert_eq!(outcome(&mut peer, topic).await, ErrorCode::NONE);
+    disk.inject(Fault::next(Operation::Write, Failure::Broken).on("/t-0/"));
+    let unknown = outcome(&mut peer, topic).await;
+    assert_eq!(unknown, ErrorCode::UNKNOWN_SERVER_ERROR);
+    assert_eq!(unknown.class(), ErrorClass::OutcomeUnknown);
+    // Of what comes after it is known that nothing was done.
+    assert_eq!(outcome(&mut peer, topic).await, ErrorCode::STORAGE_ERROR);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_sync_holds_up_its_own_acknowledgements_only() {
     let disk = SimulatedDisk::new(9);
