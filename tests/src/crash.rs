@@ -1,7 +1,7 @@
 //! `kill -9` under load: producers that never stop, a broker that is killed at random moments.
 //!
 //! Every producer is idempotent and sends to every partition; what it was told goes into a
-//! [`History`]. After each kill the broker starts again on the same directory, and in the end every
+//! `History`. After each kill the broker starts again on the same directory, and in the end every
 //! partition is read from its start and held against the history.
 
 use std::time::Duration;

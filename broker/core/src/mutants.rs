@@ -1,7 +1,7 @@
 //! Seeded bugs that the rigs must find: each breaks one rule that keeps records.
 //!
 //! **Owns** their list and the one switch. Built with `--cfg strandline_mutants`, a rig turns one
-//! on by [`activate`]; in any other build [`is_active`] is the constant `false`, and the compiler
+//! on by `activate`; in any other build [`is_active`] is the constant `false`, and the compiler
 //! leaves nothing of what it guards. **Never** used for anything but to hold a rig against a bug
 //! that is known to be there.
 
