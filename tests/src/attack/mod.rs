@@ -38,8 +38,9 @@ const FRAME_BYTES_MAX: usize = 8 << 20;
 
 /// What the broker may need beyond its budgets and what it had before the attack: the budget of
 /// control requests (16 MiB), buffers that are kept for the next frames (16 MiB), one frame over a
-/// budget, and what each connection and the allocator keep.
-const MEMORY_SLACK_BYTES: u64 = 64 << 20;
+/// budget, and what each connection and the allocator keep: with frames of a megabyte, that is up
+/// to as much again as the kept buffers and the frame.
+const MEMORY_SLACK_BYTES: u64 = 96 << 20;
 
 /// Descriptors that are not connections: segments that come and go, the runtime, connections that
 /// are just being refused.

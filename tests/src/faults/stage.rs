@@ -28,7 +28,7 @@ const MEMORY_MEBIBYTES: u64 = 64;
 const FILLER_MEBIBYTES: usize = 44;
 
 /// How long something that must happen may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long others are watched while one directory has its trouble.
 const WATCHED: Duration = Duration::from_millis(700);
