@@ -21,8 +21,7 @@ pub struct Listing {
 
 impl Listing {
     /// Lists `directory`, and removes what is unfinished or belongs to no segment. None if it is
-    /// not
-    /// there.
+    /// not there.
     ///
     /// # Errors
     /// If the disk fails.

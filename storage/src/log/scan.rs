@@ -18,7 +18,7 @@ use super::{
     segment::Segment,
     state_file::{read_file, write_file},
     units::{FileKind, to_u64, to_usize},
-    walk::{CheckedWalk, HeaderWalk, Located, WalkError, find_good},
+    walk::{CheckedWalk, HeaderWalk, Located, WalkError, resume_behind},
 };
 use crate::{
     error::StorageError,
@@ -270,24 +270,27 @@ impl Scan<'_> {
             .limit
             .map_or(recovery_point, |limit| limit.min(recovery_point));
         let mut walk = HeaderWalk::new(&file, under.position, end, Some(under.expected)).cold();
+        let mut before = None;
         while under.expected < goal {
+            let broken_at = walk.position();
             let reason = match walk.next() {
                 Ok(Some(batch)) => {
                     under.take(&batch);
+                    before = Some(batch);
                     continue;
                 }
                 Ok(None) => "the file ends early".to_owned(),
                 Err(WalkError::Broken { reason }) => reason,
                 Err(WalkError::Fs(error)) => return Err(error.into()),
             };
-            let from = walk.position().saturating_add(1);
-            let good = find_good(&file, from, end, under.expected.plus(1))?
-                .filter(|batch| batch.header.base_offset() <= recovery_point);
+            let (good, first) =
+                resume_behind(&file, before.as_ref(), broken_at, end, under.expected)?;
+            before = None;
+            let good = good.filter(|batch| batch.header.base_offset() <= recovery_point);
             let lost_to = under.limit.unwrap_or(recovery_point);
             let next = good.map_or(lost_to, |batch| batch.header.base_offset());
             self.report.damage.push(format!(
-                "offsets {} to {next} (exclusive) of {} cannot be read: {reason}",
-                under.expected,
+                "offsets {first} to {next} (exclusive) of {} cannot be read: {reason}",
                 self.directory.display(),
             ));
             if mutants::is_active(Mutant::BadBatchTruncatesDurable) {

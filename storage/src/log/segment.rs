@@ -16,7 +16,7 @@ use super::{
     time_index::{TIME_ENTRY_BYTES, TimeIndex},
     units::FileKind,
     verified::Verified,
-    walk::{HeaderWalk, WalkError, find_good},
+    walk::{HeaderWalk, Located, WalkError, resume_behind},
 };
 use crate::fs::{File, FileSystem, FsError};
 
@@ -224,7 +224,7 @@ impl Segment {
         let mut indexes = Indexes::new(self.base, interval_bytes);
         let mut damage = Vec::new();
         let mut walk = HeaderWalk::new(&self.file, 0, self.size, Some(self.base)).cold();
-        let mut before: Option<(u64, Offset)> = None;
+        let mut before: Option<Located> = None;
         loop {
             let expected = walk.expected().unwrap_or(self.base);
             if expected >= self.end {
@@ -234,36 +234,18 @@ impl Segment {
             let reason = match walk.next() {
                 Ok(Some(batch)) if batch.header.end_offset() <= self.end => {
                     indexes.note(&batch.header, batch.position, batch.bytes);
-                    before = Some((batch.position, batch.header.base_offset()));
+                    before = Some(batch);
                     continue;
                 }
                 Ok(_) => "the log ends early, or a batch reaches beyond its end".to_owned(),
                 Err(WalkError::Broken { reason }) => reason,
                 Err(WalkError::Fs(error)) => return Err(error),
             };
-            // The batch before may be the bad one: with a wrong length, it hides where this begins.
-            let hidden = match before {
-                Some((position, _)) => {
-                    find_good(&self.file, position.saturating_add(1), self.size, expected)?
-                }
-                None => None,
-            };
-            let hidden =
-                hidden.filter(|it| it.position < broken_at && it.header.base_offset() == expected);
-            let next = match hidden {
-                Some(hidden) => Some(hidden),
-                None => {
-                    let from = broken_at.saturating_add(1);
-                    find_good(&self.file, from, self.size, expected.plus(1))?
-                }
-            };
+            let (next, first) =
+                resume_behind(&self.file, before.as_ref(), broken_at, self.size, expected)?;
             let next = next.filter(|next| next.header.base_offset() < self.end);
             let next_good = next.map_or(self.end, |next| next.header.base_offset());
             let position = next.map_or(self.size, |next| next.position);
-            let is_hidden = next.is_some_and(|next| next.position < broken_at);
-            let first = before
-                .filter(|_| is_hidden)
-                .map_or(expected, |(_, base)| base);
             before = None;
             damage.push(Damage {
                 offsets: first..next_good,

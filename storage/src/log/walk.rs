@@ -314,6 +314,30 @@ pub fn find_good(
     Ok(None)
 }
 
+/// Where a walk of headers goes on that broke at `broken_at`, where the batch of `expected` had to
+/// begin, and the first offset that is lost. The batch before, if one was passed, may be the bad
+/// one: with a wrong length it leads to the wrong place, and the next one begins before or behind.
+///
+/// # Errors
+/// If the disk fails.
+pub fn resume_behind(
+    file: &Arc<dyn File>,
+    before: Option<&Located>,
+    broken_at: u64,
+    end: u64,
+    expected: Offset,
+) -> Result<(Option<Located>, Offset), FsError> {
+    if let Some(before) = before {
+        let from = before.position.saturating_add(1);
+        let next = find_good(file, from, end, expected)?;
+        if let Some(next) = next.filter(|next| next.header.base_offset() == expected) {
+            return Ok((Some(next), before.header.base_offset()));
+        }
+    }
+    let next = find_good(file, broken_at.saturating_add(1), end, expected.plus(1))?;
+    Ok((next, expected))
+}
+
 /// Whether it is worth a CRC to find out whether a batch begins here.
 fn is_plausible(header: &BatchHeader, least: Offset, available: u64) -> bool {
     header.magic() == 2
