@@ -16,6 +16,8 @@ use super::{
 use crate::cli::{error::CommandError, quantity};
 
 const SEGMENT_BYTES: usize = 512 << 20;
+/// How much is appended in groups of one size.
+const GROUPS_BYTES: u64 = 1_000_000_000;
 const SYNCS: u64 = 1_000;
 const SYNCS_WARM: u64 = 50;
 const SYNC_TIME_MAX: Duration = Duration::from_secs(5);
@@ -25,10 +27,7 @@ const SYNC_TIME_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// If the directory cannot be written or the disk is full.
 pub fn measure(probes: &mut Probes, directory: &Path) -> Result<(), CommandError> {
-    let wrong = |error: io::Error| {
-        CommandError::io(directory.display(), &error)
-            .hint("the probes need 1 GB of free space; choose another directory with --data DIR")
-    };
+    let wrong = |error: io::Error| no_room(directory, &error);
     for (name, chunk) in [("1_kib", 1 << 10), ("100_kb", 100_000), ("1_mib", 1 << 20)] {
         let mapped = append_mapped(directory, chunk).map_err(wrong)?;
         probes.add(format!("append_mapped_{name}"), mapped, "GB/s");
@@ -41,6 +40,55 @@ pub fn measure(probes: &mut Probes, directory: &Path) -> Result<(), CommandError
         probes.add_latency(&format!("append_fdatasync_{name}"), &latency);
     }
     Ok(())
+}
+
+/// Appends [`GROUPS_BYTES`] in groups of each size, every group synced before the next.
+///
+/// # Errors
+/// If the directory cannot be written or the disk is full.
+pub fn measure_groups(
+    probes: &mut Probes,
+    directory: &Path,
+    sizes: &[usize],
+) -> Result<(), CommandError> {
+    for &size in sizes {
+        prewarm(2 * GROUPS_BYTES);
+        let rate = synced_groups(directory, size).map_err(|error| no_room(directory, &error))?;
+        probes.add(format!("sync_groups_of_{size}"), rate * 1e3, "MB/s");
+    }
+    Ok(())
+}
+
+fn no_room(directory: &Path, error: &io::Error) -> CommandError {
+    CommandError::io(directory.display(), error)
+        .hint("the probes need 1 GB of free space; choose another directory with --data DIR")
+}
+
+/// Segments are allocated before the clock starts: what is measured is writing and syncing.
+fn synced_groups(directory: &Path, size: usize) -> io::Result<f64> {
+    let path = directory.join("groups");
+    let file = File::create_new(&path)?;
+    let block = vec![7_u8; size];
+    let size = quantity::length(size);
+    let groups = GROUPS_BYTES.div_ceil(size);
+    allocate(&file, groups * size)?;
+    file.sync_all()?;
+    let started = Instant::now();
+    for group in 0..groups {
+        file.write_all_at(&block, group * size)?;
+        file.sync_data()?;
+    }
+    let rate = gigabytes_per_second(groups * size, started.elapsed());
+    fs::remove_file(&path)?;
+    Ok(rate)
+}
+
+/// A file system that cannot allocate ahead is measured as it is.
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn append_mapped(directory: &Path, chunk: usize) -> io::Result<f64> {
@@ -87,17 +135,7 @@ fn syncs(
     let file = File::create_new(&path)?;
     let block = vec![5_u8; chunk];
     let chunk = quantity::length(chunk);
-    let allocated = fallocate(
-        &file,
-        FallocateFlags::empty(),
-        0,
-        (SYNCS + SYNCS_WARM) * chunk,
-    );
-    if let Err(error) = allocated
-        && error != rustix::io::Errno::OPNOTSUPP
-    {
-        return Err(error.into());
-    }
+    allocate(&file, (SYNCS + SYNCS_WARM) * chunk)?;
     file.sync_all()?;
     let begun = Instant::now();
     for round in 0..SYNCS_WARM + SYNCS {

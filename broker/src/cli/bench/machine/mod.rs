@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::cli::{
     error::CommandError,
     output::{OutputArguments, OutputFormat, Rows, print_json},
-    quantity,
+    quantity, values,
 };
 
 /// How much memory is touched before a probe that writes to the page cache, at most.
@@ -38,13 +38,31 @@ const PREWARM_BYTES_MAX: u64 = 3 << 30;
 #[command(after_help = "\
 Examples:
   strandline bench machine
-  strandline bench machine --data /disk1 --output json")]
+  strandline bench machine --data /disk1 --output json
+  strandline bench machine --sync-group 2MB      # what flush=ack could reach at best")]
 pub struct MachineArguments {
     /// Where to write: a directory on the disk in question. What is written is removed.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub data: PathBuf,
+    /// Also append 1 GB in groups of SIZE and sync each before the next, as `flush=ack` does with
+    /// what waits when a sync ends; the group size of a broker is what it wrote divided by
+    /// `strandline_log_flush_seconds_count`. May be repeated.
+    #[arg(long, value_name = "SIZE", value_parser = sync_group)]
+    pub sync_group: Vec<usize>,
     #[command(flatten)]
     pub output: OutputArguments,
+}
+
+/// A group is held in memory.
+const SYNC_GROUP_MAX: usize = 64 << 20;
+
+fn sync_group(text: &str) -> Result<usize, String> {
+    let bytes = values::byte_size(text)?;
+    if (1..=SYNC_GROUP_MAX).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("a group has from 1 byte to {SYNC_GROUP_MAX}"))
+    }
 }
 
 /// One figure.
@@ -163,6 +181,7 @@ impl MachineArguments {
         network::measure(&mut probes)?;
         eprintln!("disk: {}", self.data.display());
         disk::measure(&mut probes, &scratch.0)?;
+        disk::measure_groups(&mut probes, &scratch.0, &self.sync_group)?;
         eprintln!("ceiling of a log broker");
         ceiling::measure(&mut probes, &scratch.0).map_err(wrong)?;
         print(&probes.0, self.output.output)
@@ -195,6 +214,15 @@ mod tests {
         assert!(path.is_dir());
         drop(scratch);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_group_has_a_size_that_fits_into_memory() {
+        assert_eq!(sync_group("2MB"), Ok(2_000_000));
+        assert_eq!(sync_group("64MiB"), Ok(SYNC_GROUP_MAX));
+        for wrong in ["0", "65MiB", "-1", "many"] {
+            assert!(sync_group(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
