@@ -1,7 +1,8 @@
 //! Produce and fetch.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
+use strandline_broker::server::Server;
 use strandline_protocol::{
     ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, Timestamp,
     batch::builder::ProducerStamp,
@@ -11,10 +12,12 @@ use strandline_protocol::{
     },
 };
 
+use strandline_storage::fs::simulated::SimulatedDisk;
+
 use crate::{
     PATIENCE,
     peer::{Peer, batch, batch_of, fetch_request, produce_request},
-    start, until,
+    settings, start, until,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,5 +215,38 @@ async fn offsets_are_listed_and_records_deleted() {
         response.partitions[0].failure.error,
         ErrorCode::OFFSET_OUT_OF_RANGE
     );
+    server.shutdown().await.unwrap();
+}
+
+/// One partition always has something to answer with; the other one is not in memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_partition_does_not_keep_a_cold_one_from_being_read() {
+    let data = Path::new("/data");
+    let disk = SimulatedDisk::new(5);
+    let server = Server::start_on(settings(data, &[]), disk.file_system());
+    let server = server.await.unwrap();
+    let mut peer = Peer::connect(&server).await;
+    let busy = peer.create("busy", 1, &[]).await;
+    let cold = peer.create("cold", 1, &[]).await;
+    for topic in [busy, cold] {
+        let large = "x".repeat(200_000);
+        peer.produce_values(topic, &[&large]).await;
+    }
+    server.shutdown().await.unwrap();
+    let server = Server::start_on(settings(data, &[]), disk.file_system());
+    let server = server.await.unwrap();
+    server.recovered().await;
+    let mut peer = Peer::connect(&server).await;
+    peer.produce_values(busy, &["new"]).await;
+    disk.chill();
+    let mut both = fetch_request(busy, 1, 1, 60_000);
+    both.partitions
+        .extend(fetch_request(cold, 0, 1, 0).partitions);
+    until("the cold partition is read", async || {
+        let (response, _) = peer.call(&both, b"").await.unwrap();
+        assert!(response.partitions[0].bytes > 0, "{response:?}");
+        response.partitions[1].bytes > 0
+    })
+    .await;
     server.shutdown().await.unwrap();
 }

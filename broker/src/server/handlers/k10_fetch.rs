@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use strandline_core::waiting::Ticket;
 use strandline_protocol::{
-    ApiKey, Offset, TopicPartition,
+    ApiKey, LeaderEpoch, Offset, TopicPartition,
     messages::{Failure, FetchPartition, FetchRequest, FetchResponse, FetchedPartition},
 };
 use strandline_storage::log::{ColdRange, Fetched, ReadError};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{Handled, Request, check_entries};
 use crate::{
-    partition::{FetchToken, Look, Partition, ReadFailure},
+    partition::{FetchToken, Look, Partition, Read, ReadFailure},
     server::{
         broker::Broker,
         connection::{Event, Events, Reply, Slot},
@@ -42,15 +42,24 @@ pub struct ParkedFetch {
 
 /// What one look at the partitions gave.
 enum Step {
-    /// The answer.
-    Done(FetchResponse, Vec<Bytes>),
+    /// The answer, and what is not in it because it is not in memory.
+    Done(FetchResponse, Vec<Bytes>, Vec<ColdRead>),
     /// Less than is worth an answer: wait for so many bytes more from these positions on.
     Wait {
         from: Vec<(TopicPartition, i64)>,
         growth: i64,
     },
     /// Something is not in memory.
-    Cold(Vec<ColdRange>),
+    Cold(Vec<ColdRead>),
+}
+
+/// A part of a log that is not in memory, and what will read it.
+struct ColdRead {
+    range: ColdRange,
+    partition: Arc<Partition>,
+    offset: Offset,
+    bytes_max: usize,
+    epoch: Option<LeaderEpoch>,
 }
 
 /// Whether less than `bytes_min` is an answer.
@@ -93,7 +102,12 @@ impl ParkedFetch {
         self.cancel(broker);
         loop {
             match look(broker, &self.request, self.look, patience) {
-                Step::Done(response, payload) => {
+                Step::Done(response, payload, left_out) => {
+                    // Otherwise a partition that always has something new would keep those from
+                    // being read that are cold.
+                    if !left_out.is_empty() {
+                        spawn::spawn(warm(broker.threads, left_out));
+                    }
                     return Reply::with_payload(&response, payload).into();
                 }
                 Step::Wait { from, growth } => {
@@ -105,7 +119,11 @@ impl ParkedFetch {
                 Step::Cold(ranges) => {
                     self.look = Look::Anyway;
                     if broker.threads == Threads::Allowed {
-                        warm(ranges, events.clone(), slot);
+                        let (warming, events) = (warm(broker.threads, ranges), events.clone());
+                        spawn::spawn(async move {
+                            warming.await;
+                            let _ = events.send(Event::Ready { slot });
+                        });
                         return Handled::Fetch(self);
                     }
                 }
@@ -152,20 +170,33 @@ impl ParkedFetch {
     }
 }
 
-/// Brings ranges into memory on the blocking pool, then wakes the fetch. A disk that cannot read
-/// them is met again, as an error, by the read that follows.
-fn warm(ranges: Vec<ColdRange>, events: Events, slot: Slot) {
-    spawn::spawn(async move {
-        let work = move || {
-            for range in ranges {
-                if let Err(error) = range.populate() {
-                    tracing::warn!("cannot bring a part of the log into memory: {error}");
-                }
-            }
-        };
-        spawn::blocking(Threads::Allowed, work).await;
-        let _ = events.send(Event::Ready { slot });
-    });
+/// Brings ranges into memory and checks them on the blocking pool: neither the disk nor the first
+/// touch of so many pages holds up the connections of this thread. A disk that cannot read, or
+/// damage, is met again, as an error, by the read that follows.
+async fn warm(threads: Threads, reads: Vec<ColdRead>) {
+    let work = move || reads.into_iter().for_each(ColdRead::warm);
+    spawn::blocking(threads, work).await;
+}
+
+impl ColdRead {
+    fn warm(self) {
+        if let Err(error) = self.range.populate() {
+            tracing::warn!("cannot bring a part of the log into memory: {error}");
+            return;
+        }
+        let (from, epoch) = (self.offset, self.epoch);
+        let read = self
+            .partition
+            .read(from, self.bytes_max, epoch, Look::Anyway, None);
+        if let Ok(Ok(Read {
+            fetched: Some(fetched),
+            ..
+        })) = read
+        {
+            // What is good is known to be so from now on.
+            let _ = fetched.check();
+        }
+    }
 }
 
 fn look(broker: &Broker, request: &FetchRequest, look: Look, patience: Patience) -> Step {
@@ -199,7 +230,11 @@ fn look(broker: &Broker, request: &FetchRequest, look: Look, patience: Patience)
     if gathered.bytes > 0 {
         broker.metrics.fetch_response.record(as_f64(gathered.bytes));
     }
-    Step::Done(FetchResponse { partitions }, gathered.payload)
+    Step::Done(
+        FetchResponse { partitions },
+        gathered.payload,
+        gathered.cold,
+    )
 }
 
 /// What a look has found so far.
@@ -207,7 +242,7 @@ struct Gathered {
     left: usize,
     payload: Vec<Bytes>,
     bytes: usize,
-    cold: Vec<ColdRange>,
+    cold: Vec<ColdRead>,
     from: Vec<(TopicPartition, i64)>,
     /// Bytes and records to be counted, once they are really sent.
     served: Vec<(Arc<Partition>, u64, u64)>,
@@ -296,7 +331,7 @@ impl Gathered {
     /// now, or it is not in memory.
     fn piece(
         &mut self,
-        partition: &Partition,
+        partition: &Arc<Partition>,
         wanted: &FetchPartition,
         offset: Offset,
         bytes_max: usize,
@@ -306,8 +341,14 @@ impl Gathered {
         let epoch = wanted.current_leader_epoch;
         let read = match partition.read(offset, bytes_max, epoch, look, None)? {
             Ok(read) => read,
-            Err(cold) => {
-                self.cold.push(cold);
+            Err(range) => {
+                self.cold.push(ColdRead {
+                    range,
+                    partition: Arc::clone(partition),
+                    offset,
+                    bytes_max,
+                    epoch,
+                });
                 return Ok(None);
             }
         };
