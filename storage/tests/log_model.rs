@@ -363,12 +363,20 @@ fn run(steps: &[Step], seed: u64) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 200,
+/// `PROPTEST_CASES=20000` makes a long run of it.
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()
-    })]
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 200;
+    }
+    config
+}
+
+proptest! {
+    #![proptest_config(config())]
 
     #[test]
     fn what_was_durable_is_there_and_what_is_there_was_appended(
@@ -447,4 +455,37 @@ fn cold_ranges_are_told_and_checked_again() {
     cold.populate().unwrap();
     assert!(log.cold_range(Offset(0), 300).is_none());
     assert!(log.read(Offset(0), 300, log.end()).unwrap().needs_check());
+}
+
+/// The recovery file spoke of bytes that the cut had zeroed: the log was damaged from 0 to 14.
+#[test]
+fn a_power_cut_during_a_truncation_leaves_no_hole() {
+    use Step::{Append, Checkpoint, CrashAfter, Retry, Truncate};
+    let before = [2, 3, 1, 1, 7, 1].map(Append);
+    let mut steps = vec![
+        before[0].clone(),
+        CrashAfter(32),
+        before[1].clone(),
+        Retry(1),
+    ];
+    steps.extend_from_slice(&before[2..]);
+    steps.extend([Checkpoint, Truncate(17)]);
+    run(&steps, 15_989_444_975_122_112_653);
+}
+
+/// The start stood in the name of the oldest segment alone, and the cut removed that.
+#[test]
+fn a_power_cut_during_a_truncation_keeps_the_log_start() {
+    use Step::{Append, Checkpoint, Close, CrashAfter, Delete, Flush, Roll, Truncate};
+    let mut steps = [1, 2, 1, 1].map(Append).to_vec();
+    steps.extend([Checkpoint, Append(1), Roll, Append(1), Append(2), Flush]);
+    steps.extend([Truncate(199), CrashAfter(1)]);
+    steps.extend([1, 11, 10].map(Append));
+    steps.extend([Close, Append(1), Close, CrashAfter(1), Delete(53)]);
+    steps.extend([CrashAfter(17), Truncate(0)]);
+    for changes in 1..40 {
+        let last = steps.len() - 2;
+        steps[last] = CrashAfter(changes);
+        run(&steps, 15_858_497_723_781_163_763);
+    }
 }

@@ -48,6 +48,7 @@ impl Log {
     }
 
     fn cut_at(&mut self, offset: Offset, now: Timestamp) -> Result<Offset, StorageError> {
+        self.prepare_cut()?;
         self.drop_segments_from(offset)?;
         let end = self.cut_within(offset)?;
         self.end = end;
@@ -61,9 +62,6 @@ impl Log {
         self.store_state(&self.epochs, self.start)?;
         let files = self.files.as_ref();
         let listing = Listing::take(files, &self.directory)?.unwrap_or_default();
-        if !mutants::is_active(Mutant::ProducerSnapshotStaleAfterTruncation) {
-            remove_if_there(files, &self.directory.join(RECOVERY_FILE))?;
-        }
         for at in listing.snapshots.iter().filter(|at| **at > end) {
             remove_if_there(files, &FileKind::Snapshot.path(&self.directory, *at))?;
         }
@@ -85,6 +83,16 @@ impl Log {
             now,
         )?);
         Ok(end)
+    }
+
+    /// Durable before the first byte goes: a start would take the log to be whole up to where the
+    /// recovery file says; and where no segment is left, only the state tells where the log starts,
+    /// which retention and a crash leave to the name of the oldest segment.
+    fn prepare_cut(&self) -> Result<(), StorageError> {
+        if !mutants::is_active(Mutant::ProducerSnapshotStaleAfterTruncation) {
+            remove_if_there(self.files.as_ref(), &self.directory.join(RECOVERY_FILE))?;
+        }
+        self.store_state(&self.epochs, self.start)
     }
 
     /// Removes the segments that begin at `offset` or behind it, the youngest first.
