@@ -113,7 +113,7 @@ pub const REPLAYS: [Replay; 13] = [
         1,
     ),
     replay(Mutant::RecoveryDoesNotSync, Rig::Acknowledgements, 1),
-    replay(Mutant::TruncationLeavesBytes, Rig::Follower, 2),
+    replay(Mutant::TruncationLeavesBytes, Rig::Follower, 6),
     replay(Mutant::RollDoesNotSyncDirectory, Rig::Acknowledgements, 1),
     replay(Mutant::RenameDoesNotSyncDirectory, Rig::Follower, 1),
     replay(Mutant::IndexTrustedAfterCrash, Rig::Acknowledgements, 9),
