@@ -1,9 +1,9 @@
 //! The ceiling of a log broker: what is left when everything that makes one useful is taken away.
 //!
-//! One connection over loopback carries frames of 100 KB. The receiver reads a frame, checks its
-//! CRC-32C, has it in an allocated segment (through a mapping: read straight into it; or by
-//! `pwrite`), and acknowledges it. No broker can be faster on this machine with one connection and
-//! as many frames in flight.
+//! One connection over loopback carries frames of 100 KB, or of 1 KiB one at a time. The receiver
+//! reads a frame, checks its CRC-32C, has it in an allocated segment (through a mapping: read
+//! straight into it; or by `pwrite`), and acknowledges it. No broker can be faster on this machine
+//! with one connection and as many frames in flight.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +21,12 @@ use hdrhistogram::Histogram;
 use super::{Probes, mapping::MappedFile, network::pair, prewarm, record, thread_cpu};
 use crate::cli::quantity;
 
-const FRAME_BYTES: usize = 100_000;
+/// Name and size of the frames, and how many of them are in flight.
+const CASES: [(&str, usize, usize); 3] = [
+    ("100_kb", 100_000, 1),
+    ("100_kb", 100_000, 8),
+    ("1_kib", 1 << 10, 1),
+];
 const SEGMENT_BYTES: usize = 512 << 20;
 const FRAMES: u32 = 10_000;
 const FRAMES_WARM: u32 = 500;
@@ -36,17 +41,17 @@ enum Store {
     Written,
 }
 
-/// Measures both ways to append, with one frame in flight and with eight.
+/// Measures both ways to append, with each size of frames and each number of them in flight.
 ///
 /// # Errors
 /// If loopback or the disk fails.
 pub fn measure(probes: &mut Probes, directory: &Path) -> io::Result<()> {
     for (store, store_name) in [(Store::Mapped, "mapped"), (Store::Written, "pwrite")] {
-        for window in [1, 8] {
-            let name = format!("ceiling_{store_name}_100_kb_window_{window}");
+        for (size_name, frame_bytes, window) in CASES {
+            let name = format!("ceiling_{store_name}_{size_name}_window_{window}");
             prewarm(u64::MAX);
-            let outcome = run(store, window, directory)?;
-            let bytes = u64::from(FRAMES) * quantity::length(FRAME_BYTES);
+            let outcome = run(store, frame_bytes, window, directory)?;
+            let bytes = u64::from(FRAMES) * quantity::length(frame_bytes);
             let rate = quantity::per_second(bytes, outcome.elapsed) / 1e6;
             probes.add(name.clone(), rate, "MB/s");
             probes.add_latency(&name, &outcome.latency);
@@ -64,11 +69,11 @@ struct Outcome {
     server_cpu: Duration,
 }
 
-fn run(store: Store, window: usize, directory: &Path) -> io::Result<Outcome> {
+fn run(store: Store, frame_bytes: usize, window: usize, directory: &Path) -> io::Result<Outcome> {
     let (mut sender, receiver) = pair(CONGESTION_CONTROL).or_else(|_| pair(None))?;
     let directory = directory.to_owned();
-    let server = thread::spawn(move || serve(receiver, store, &directory));
-    let sent = send(&mut sender, window);
+    let server = thread::spawn(move || serve(receiver, store, frame_bytes, &directory));
+    let sent = send(&mut sender, frame_bytes, window);
     drop(sender);
     let served = server
         .join()
@@ -83,9 +88,13 @@ fn run(store: Store, window: usize, directory: &Path) -> io::Result<Outcome> {
 }
 
 /// Sends every frame with at most `window` of them unacknowledged.
-fn send(stream: &mut TcpStream, window: usize) -> io::Result<(Duration, Histogram<u64>)> {
+fn send(
+    stream: &mut TcpStream,
+    frame_bytes: usize,
+    window: usize,
+) -> io::Result<(Duration, Histogram<u64>)> {
     let mut latency = Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(io::Error::other)?;
-    let payload = vec![7_u8; FRAME_BYTES];
+    let payload = vec![7_u8; frame_bytes];
     let mut frame = crc32c::crc32c(&payload).to_be_bytes().to_vec();
     frame.extend_from_slice(&payload);
     let mut in_flight = VecDeque::with_capacity(window);
@@ -118,8 +127,13 @@ fn take(in_flight: &mut VecDeque<Instant>, latency: &mut Histogram<u64>) {
 
 /// Receives, checks, stores and acknowledges until the other side closes; the CPU time it took
 /// after the warm-up.
-fn serve(mut stream: TcpStream, store: Store, directory: &Path) -> io::Result<Duration> {
-    let mut segments = Segments::new(store, directory);
+fn serve(
+    mut stream: TcpStream,
+    store: Store,
+    frame_bytes: usize,
+    directory: &Path,
+) -> io::Result<Duration> {
+    let mut segments = Segments::new(store, frame_bytes, directory);
     let mut header = [0_u8; 4];
     let mut appended = 0_u64;
     let mut cpu_before = thread_cpu();
@@ -151,7 +165,7 @@ struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
-    fn new(store: Store, directory: &'a Path) -> Self {
+    fn new(store: Store, frame_bytes: usize, directory: &'a Path) -> Self {
         Self {
             store,
             directory,
@@ -159,20 +173,21 @@ impl<'a> Segments<'a> {
             position: SEGMENT_BYTES,
             mapped: None,
             written: None,
-            buffer: vec![0; FRAME_BYTES],
+            buffer: vec![0; frame_bytes],
         }
     }
 
     /// Reads one frame into the segment and gives its CRC.
     fn append(&mut self, stream: &mut TcpStream) -> io::Result<u32> {
-        if self.position + FRAME_BYTES > SEGMENT_BYTES {
+        let frame_bytes = self.buffer.len();
+        if self.position + frame_bytes > SEGMENT_BYTES {
             self.roll()?;
         }
         let position = self.position;
-        self.position += FRAME_BYTES;
+        self.position += frame_bytes;
         if let Some(mapped) = self.mapped.as_mut() {
             let room = mapped
-                .room(position, FRAME_BYTES)
+                .room(position, frame_bytes)
                 .ok_or_else(|| io::Error::other("the segment is full"))?;
             stream.read_exact(room)?;
             return Ok(crc32c::crc32c(room));
