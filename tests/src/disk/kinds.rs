@@ -174,8 +174,10 @@ impl Kind {
                 (Truncate, 2),
                 (HoldFlush, 1),
                 (ReleaseFlush, 1),
-                (Checkpoint, 1),
+                (Checkpoint, 3),
                 (Delete, 1),
+                (Retain, 1),
+                (Roll, 1),
             ],
             Self::Checkpoints => &[
                 (Burst, 5),
