@@ -12,7 +12,7 @@ use strandline_protocol::frame::{FrameError, FrameHeader, HEADER_BYTES};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::server::{
-    buffers::{BUFFER_BYTES, BufferPool},
+    buffers::{BUFFER_BYTES, Buffer, BufferPool},
     memory::Reservation,
 };
 
@@ -55,7 +55,7 @@ pub struct Receive {
 
 #[derive(Debug)]
 struct Large {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     _reservation: Reservation,
 }
 
@@ -196,7 +196,7 @@ impl Receive {
     /// Moves what has arrived to a buffer of at least `bytes` bytes, whose memory is `reservation`.
     pub fn grow(&mut self, pool: &BufferPool, bytes: usize, reservation: Reservation) {
         let mut larger = if bytes < BUFFER_BYTES {
-            vec![0; bytes]
+            Buffer::new(bytes)
         } else {
             pool.take(bytes)
         };
@@ -230,8 +230,18 @@ impl Receive {
 
     /// What must be reserved for a frame of `bytes` bytes: at least a shared buffer.
     #[must_use]
-    pub fn reservation_for(bytes: usize) -> usize {
+    pub const fn reservation_for(bytes: usize) -> usize {
         BufferPool::bytes_for(bytes)
+    }
+
+    /// What must be reserved for a step of `bytes` bytes: the buffer that [`Receive::grow`] takes.
+    #[must_use]
+    pub const fn reservation_for_step(bytes: usize) -> usize {
+        if bytes < BUFFER_BYTES {
+            bytes
+        } else {
+            BufferPool::bytes_for(bytes)
+        }
     }
 
     fn bytes(&mut self) -> &mut [u8] {

@@ -429,7 +429,7 @@ impl Connection {
                     (bytes, whole)
                 } else {
                     let step = self.receive.next_step(bytes);
-                    (step, step)
+                    (step, Receive::reservation_for_step(step))
                 };
                 let ticket = &mut self.memory;
                 let reserved = if self.receive.holds_shared() {
