@@ -133,7 +133,7 @@ error_codes! {
     UNKNOWN_TOPIC_ID = 100, RefreshMetadata;
     /// The client believes to talk to another cluster.
     INCONSISTENT_CLUSTER_ID = 104, Fatal;
-    /// The log is damaged at that offset; the message names the next good one.
+    /// The log is damaged there; a fetch is told the next good offset in a field of its own.
     CORRUPT = 1000, Fatal;
     /// The disk is full: appends are refused until there is space, reads go on.
     DISK_FULL = 1001, Retry;

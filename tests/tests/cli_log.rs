@@ -108,13 +108,38 @@ fn a_damaged_log_is_found_repaired_and_served_around_what_was_lost() {
     let address = broker.address();
     // What is lost is never passed over silently.
     let whole = run(&["consume", "t", "--exit-at-end", "--bootstrap", &address]);
+    let warning = String::from_utf8_lossy(&whole.stderr).into_owned();
+    assert_eq!(
+        warning,
+        "warning: offsets 1 to 1 of `t`-0 are missing: a repair of the log took them out\n"
+    );
+    assert!(whole.status.success());
+    assert_eq!(whole.stdout, b"first\nthird\n");
+    assert_eq!(
+        strandline(&address, "consume t --from 1 --exit-at-end"),
+        b"third\n"
+    );
+    let log = broker.stop().1;
+    assert!(!log.contains("ERROR"), "{log}");
+    // Without what the repair kept, the hole is a segment that was lost.
+    fs::remove_file(format!("{segment}.removed")).unwrap();
+    let broker = setup.start();
+    let address = broker.address();
+    let whole = run(&["consume", "t", "--exit-at-end", "--bootstrap", &address]);
     assert_eq!(whole.status.code(), Some(1));
     assert_eq!(whole.stdout, b"first\n");
     let error = String::from_utf8_lossy(&whole.stderr).into_owned();
-    assert!(error.contains("damaged at offset 1"), "{error}");
-    assert!(error.contains("go on at offset 2"), "{error}");
+    assert_eq!(
+        error,
+        "error: `t`-0 is damaged at offset 1: the log ends early\n\
+         hint: go on behind the damage: strandline consume t --partition 0 --from 2\n"
+    );
     assert_eq!(
         strandline(&address, "consume t --from 2 --exit-at-end"),
         b"third\n"
     );
+    let told = run(&["consume", "t", "--exit-at-end", "--bootstrap", &address]);
+    assert_eq!(told.status.code(), Some(1));
+    let log = broker.stop().1;
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
 }

@@ -118,6 +118,24 @@ impl From<ClientError> for CommandError {
             ClientError::Refused {
                 subject, message, ..
             } => format!("{subject}: {message}"),
+            ClientError::Corrupt {
+                topic,
+                partition,
+                offset,
+                next_good,
+                reason,
+            } => {
+                let behind = next_good.map_or_else(
+                    || "`strandline log verify` on the broker's machine tells more".to_owned(),
+                    |next| {
+                        format!(
+                            "go on behind the damage: strandline consume {topic} --partition \
+                             {partition} --from {next}"
+                        )
+                    },
+                );
+                format!("`{topic}`-{partition} is damaged at offset {offset}: {reason}; {behind}")
+            }
             _ => error.to_string(),
         };
         let told = if is_usage(&error) {

@@ -1,6 +1,7 @@
 //! `strandline consume`: records to standard output, byte for byte.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Write},
     os::fd::AsFd,
@@ -88,6 +89,7 @@ impl ConsumeArguments {
             Some(partition) => consumer.assign(&[(&self.topic, partition, start)]).await?,
             None => consumer.assign_topic(&self.topic, start).await?,
         }
+        let mut gaps = Gaps::new(&consumer.positions());
         let mut sink = Sink::open()?;
         let mut left = self.max_messages.unwrap_or(u64::MAX);
         let mut reader_gone = reader_gone();
@@ -100,6 +102,7 @@ impl ConsumeArguments {
             let Some(records) = polled else {
                 break;
             };
+            gaps.tell(&records);
             let written = self.write(records, &mut left, &mut sink);
             // What is readable before a damaged record is printed first.
             sink.flush()?;
@@ -194,6 +197,37 @@ impl ConsumeArguments {
             sink.flush_if_full()?;
         }
         Ok(())
+    }
+}
+
+/// Tells of offsets that the log does not hold any more.
+struct Gaps {
+    /// The offset that comes next, where nothing is missing.
+    next: BTreeMap<PartitionId, Offset>,
+}
+
+impl Gaps {
+    fn new(positions: &[strandline_client::Position]) -> Self {
+        let next = positions.iter().map(|it| (it.partition, it.offset));
+        Self {
+            next: next.collect(),
+        }
+    }
+
+    /// A line for each gap before or between the batches.
+    fn tell(&mut self, records: &Records) {
+        let (topic, partition) = (records.topic(), records.partition());
+        let next = self.next.entry(partition).or_default();
+        for range in records.ranges() {
+            if range.start > *next {
+                let last = range.start.plus(-1);
+                eprintln!(
+                    "warning: offsets {next} to {last} of `{topic}`-{partition} are missing: a \
+                     repair of the log took them out"
+                );
+            }
+            *next = range.end.max(*next);
+        }
     }
 }
 

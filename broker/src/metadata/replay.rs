@@ -140,7 +140,9 @@ fn replay(options: &MetadataOptions, log: &Log) -> Result<Image, MetadataError> 
             .and_then(|fetched| fetched.check().map(|()| fetched))
             .map_err(|error| match error {
                 ReadError::Corrupt { offset, reason, .. } => damaged(offset, reason),
-                ReadError::OutOfRange { .. } => damaged(next, error.to_string()),
+                ReadError::OutOfRange { .. } | ReadError::Removed { .. } => {
+                    damaged(next, error.to_string())
+                }
                 ReadError::Storage(error) => error.into(),
             })?;
         for batch in split_batches(&fetched.bytes) {

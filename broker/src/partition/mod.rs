@@ -10,6 +10,7 @@
 
 mod care;
 mod configuration;
+mod damage;
 mod directory;
 mod flusher;
 mod opener;

@@ -14,6 +14,7 @@ use strandline_storage::{
     StorageError,
     log::{AppendError, ColdRange, Log, ReadError},
 };
+use tokio::time::Instant;
 
 use super::{AckToken, Appended, Look, Partition, Read, ReadFailure, state::outcome_unknown};
 
@@ -61,7 +62,8 @@ impl Partition {
     }
 
     /// Looks up batches from `from` on for a consumer, without touching their bytes: up to `below`
-    /// if that is given, and never above the high watermark.
+    /// if that is given, and never above the high watermark. What a repair took out is passed over,
+    /// as what a compaction took out would be: the consumer sees it by the offsets.
     ///
     /// # Errors
     /// What to answer with; for [`ReadError::Corrupt`] see [`Partition::read_error`].
@@ -94,15 +96,14 @@ impl Partition {
         {
             return Ok(Err(cold));
         }
-        let fetched = log
-            .read(
-                from,
-                bytes_max,
-                below
-                    .unwrap_or(marks.high_watermark)
-                    .min(marks.high_watermark),
-            )
-            .map_err(|error| self.read_error(error))?;
+        let end = below.map_or(marks.high_watermark, |below| {
+            below.min(marks.high_watermark)
+        });
+        let read_from = |from: Offset| match log.read(from, bytes_max, end) {
+            Err(ReadError::Removed { next, .. }) if next < end => log.read(next, bytes_max, end),
+            read => read,
+        };
+        let fetched = read_from(from).map_err(|error| self.read_error(error))?;
         read.fetched = Some(fetched);
         Ok(Ok(read))
     }
@@ -113,20 +114,25 @@ impl Partition {
         if let ReadError::Storage(error) = &error {
             self.directory.fail(error);
         }
-        let next_good = match &error {
+        let (message, next_good) = match &error {
             ReadError::Corrupt {
-                offset, next_good, ..
+                offset,
+                next_good,
+                reason,
             } => {
-                tracing::error!(
-                    topic = %self.topic, partition = %self.id.partition, %offset, %next_good,
-                    "{error}"
-                );
-                Some(*next_good)
+                if self.damage_told.is_due(*next_good, Instant::now()) {
+                    tracing::error!(
+                        topic = %self.topic, partition = %self.id.partition, %offset, %next_good,
+                        "{error}"
+                    );
+                }
+                // Where it is and where it ends have fields of their own.
+                (reason.clone(), Some(*next_good))
             }
-            _ => None,
+            _ => (error.to_string(), None),
         };
         ReadFailure {
-            failure: Failure::new(error.code(), error.to_string()),
+            failure: Failure::new(error.code(), message),
             next_good,
         }
     }
@@ -162,7 +168,12 @@ impl Partition {
             OffsetQuery::At(timestamp) => {
                 let found = log
                     .offset_for_time(timestamp, marks.high_watermark)
-                    .map_err(|error| self.read_error(error).failure)?;
+                    .map_err(|error| {
+                        // The answer has no field for where the damage is.
+                        let message = error.to_string();
+                        let code = self.read_error(error).failure.error;
+                        Failure::new(code, message)
+                    })?;
                 Ok(match found {
                     Some(found) => (
                         Some(found.offset),

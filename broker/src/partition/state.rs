@@ -23,7 +23,7 @@ use strandline_storage::{
 };
 use tokio::time::Instant;
 
-use super::{AckToken, Acknowledged, Directory, FetchWaits, Figures, Opening};
+use super::{AckToken, Acknowledged, Directory, FetchWaits, Figures, Opening, damage::DamageTold};
 use crate::{metrics::TopicMetrics, server::Event};
 
 /// One partition that this broker leads.
@@ -35,6 +35,7 @@ pub struct Partition {
     pub(super) directory: Arc<Directory>,
     pub(super) waits: Arc<FetchWaits>,
     pub(super) metrics: Arc<TopicMetrics>,
+    pub(super) damage_told: DamageTold,
     /// Bytes ever made visible to consumers, since the partition was opened.
     pub(super) visible: AtomicI64,
     pub(super) inner: Mutex<Inner>,
@@ -129,6 +130,7 @@ impl Partition {
             directory: opening.directory,
             waits: opening.waits,
             metrics: opening.metrics,
+            damage_told: DamageTold::default(),
             visible: AtomicI64::new(0),
             inner: Mutex::new(Inner {
                 log: Some(log),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{VecDeque, vec_deque},
+    ops::Range,
     sync::Arc,
 };
 
@@ -158,6 +159,15 @@ impl Records {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.batches.iter().all(|batch| self.len_of(batch) == 0)
+    }
+
+    /// The offsets that the batches cover, in order. What lies between two of them, or before the
+    /// first one, is not in the log: a compaction or a repair has taken it out.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<Offset>> + '_ {
+        let (from, until) = (self.from, self.until);
+        self.batches.iter().map(move |batch| {
+            batch.header.base_offset().max(from)..batch.header.end_offset().min(until)
+        })
     }
 
     /// How many bytes of the process's memory the records take.
@@ -456,6 +466,18 @@ mod tests {
         assert!(decoded.records.memory_bytes() <= DECOMPRESSED_BYTES_MAX);
         assert_eq!(offsets(&decoded.records), [0, 1]);
         assert_eq!(decode(2, bytes).next, Offset(3));
+    }
+
+    #[test]
+    fn offsets_that_are_not_in_the_log_are_passed_over() {
+        let bytes = [batch(3, 2, Codec::None), batch(9, 3, Codec::Lz4)].concat();
+        let mut decoded = decode(1, bytes);
+        assert!(decoded.damage.is_none());
+        assert_eq!(offsets(&decoded.records), [3, 4, 9, 10, 11]);
+        assert_eq!(decoded.next, Offset(12));
+        decoded.records.cut(Offset(10));
+        let ranges: Vec<_> = decoded.records.ranges().collect();
+        assert_eq!(ranges, [Offset(3)..Offset(5), Offset(9)..Offset(10)]);
     }
 
     #[test]

@@ -148,6 +148,15 @@ pub enum ReadError {
         /// What is wrong.
         reason: String,
     },
+    /// A repair took the offset out; see [`super::inspect`]. Nothing of it can be read, and whoever
+    /// can do without goes on behind.
+    #[error("offsets {offset} to {} were damaged, and taken out by a repair", next.plus(-1))]
+    Removed {
+        /// The offset that was asked for.
+        offset: Offset,
+        /// The first offset behind what was taken out.
+        next: Offset,
+    },
     /// The disk failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -159,7 +168,7 @@ impl ReadError {
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
-            Self::Corrupt { .. } => ErrorCode::CORRUPT,
+            Self::Corrupt { .. } | Self::Removed { .. } => ErrorCode::CORRUPT,
             Self::Storage(_) => ErrorCode::STORAGE_ERROR,
         }
     }

@@ -31,6 +31,7 @@ mod creation;
 mod epochs;
 mod errors;
 mod flush;
+mod hole;
 mod indexes;
 pub mod inspect;
 mod listing;

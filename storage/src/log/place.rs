@@ -10,7 +10,7 @@ use super::{
     active::Active,
     errors::ReadError,
     offset_index::{OffsetEntry, OffsetIndex},
-    segment::{Damage, Segment},
+    segment::{Damage, Loss, Segment},
     time_index::TimeIndex,
     verified::Verified,
     walk::{HeaderWalk, Located, WalkError},
@@ -364,6 +364,10 @@ fn check_damage(damage: &[Damage], offset: Offset) -> Result<(), ReadError> {
         .iter()
         .find(|damage| damage.offsets.contains(&offset))
     {
+        Some(damage) if damage.loss == Loss::Removed => Err(ReadError::Removed {
+            offset,
+            next: damage.offsets.end,
+        }),
         Some(damage) => Err(ReadError::Corrupt {
             offset,
             next_good: damage.offsets.end,

@@ -167,7 +167,8 @@ impl Log {
     /// Touches a few headers only. The caller runs [`Fetched::check`] before it serves anything.
     ///
     /// # Errors
-    /// If `from` is not in the log; if what is there is damaged; if the disk fails.
+    /// If `from` is not in the log; if what is there is damaged, or a repair took it out; if the
+    /// disk fails.
     pub fn read(&self, from: Offset, bytes_max: usize, end: Offset) -> Result<Fetched, ReadError> {
         self.check_online()?;
         let end = end.min(self.end);

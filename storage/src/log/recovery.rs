@@ -260,7 +260,12 @@ impl Log {
             while next < place.end {
                 let first = match self.locate(&place, next) {
                     Ok(batch) => batch,
-                    Err(ReadError::Corrupt { next_good, .. }) if next_good > next => {
+                    Err(
+                        ReadError::Corrupt { next_good, .. }
+                        | ReadError::Removed {
+                            next: next_good, ..
+                        },
+                    ) if next_good > next => {
                         next = next_good;
                         continue;
                     }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use strandline_protocol::Offset;
 
 use super::{
+    hole,
     indexes::Indexes,
     offset_index::{OFFSET_ENTRY_BYTES, OffsetIndex},
     state_file::{read_file, replace_hint},
@@ -29,6 +30,19 @@ pub struct Damage {
     pub resume: u64,
     /// What is wrong.
     pub reason: String,
+    /// What has become of it.
+    pub loss: Loss,
+}
+
+/// How offsets were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// What stands where they were is bad.
+    Bad,
+    /// The segment ends before them.
+    Missing,
+    /// The segment ends before them, because a repair took them out.
+    Removed,
 }
 
 /// The indexes of a closed segment.
@@ -199,8 +213,17 @@ impl Segment {
         directory: &Path,
         interval_bytes: u32,
     ) -> Result<Loaded, FsError> {
-        let (indexes, damage) = self.rebuild(interval_bytes)?;
+        let (indexes, mut damage) = self.rebuild(interval_bytes)?;
         let (offsets, times) = indexes.into_bytes();
+        if let Some(last) = damage.last_mut().filter(|last| last.loss == Loss::Missing)
+            && hole::is_declared(
+                files,
+                &FileKind::Log.path(directory, self.base),
+                &last.offsets,
+            )?
+        {
+            last.loss = Loss::Removed;
+        }
         if damage.is_empty() {
             // Only a hint: without the files, the next start walks once more.
             let write = |kind: FileKind, bytes: &[u8]| {
@@ -231,13 +254,18 @@ impl Segment {
                 break;
             }
             let broken_at = walk.position();
+            let mut loss = Loss::Bad;
             let reason = match walk.next() {
                 Ok(Some(batch)) if batch.header.end_offset() <= self.end => {
                     indexes.note(&batch.header, batch.position, batch.bytes);
                     before = Some(batch);
                     continue;
                 }
-                Ok(_) => "the log ends early, or a batch reaches beyond its end".to_owned(),
+                Ok(None) => {
+                    loss = Loss::Missing;
+                    "the log ends early".to_owned()
+                }
+                Ok(_) => "a batch reaches beyond the end of the log".to_owned(),
                 Err(WalkError::Broken { reason }) => reason,
                 Err(WalkError::Fs(error)) => return Err(error),
             };
@@ -247,10 +275,14 @@ impl Segment {
             let next_good = next.map_or(self.end, |next| next.header.base_offset());
             let position = next.map_or(self.size, |next| next.position);
             before = None;
+            if next.is_some() || first != expected {
+                loss = Loss::Bad;
+            }
             damage.push(Damage {
                 offsets: first..next_good,
                 resume: position,
                 reason,
+                loss,
             });
             walk = HeaderWalk::new(&self.file, position, self.size, Some(next_good)).cold();
         }

@@ -107,7 +107,11 @@ impl Log {
         if from.max(least) >= place.end {
             return Ok(None);
         }
-        let mut first = self.locate(place, from.max(least))?;
+        let mut first = match self.locate(place, from.max(least)) {
+            // Nothing of the segment is left.
+            Err(ReadError::Removed { .. }) => return Ok(None),
+            located => located?,
+        };
         let is_hint = |it: &TimeEntry| it.timestamp == first.header.max_timestamp();
         if from > least && !entry.as_ref().is_some_and(is_hint) {
             // The entry leads astray: from the beginning, then.

@@ -156,6 +156,10 @@ fn serve(log: &Log) -> usize {
                 assert!(next_good > next, "reading cannot go on behind {next}");
                 next = next_good;
             }
+            Err(ReadError::Removed { next: behind, .. }) => {
+                assert!(behind > next, "reading cannot go on behind {next}");
+                next = behind;
+            }
             Err(ReadError::OutOfRange { .. }) => panic!("{next} is out of range"),
             Err(ReadError::Storage(error)) => panic!("the disk is good: {error}"),
         }

@@ -11,7 +11,7 @@ use super::verify::{Finding, Severity, verify};
 use crate::{
     error::StorageError,
     fs::{FileSystem, FsError},
-    log::{state_file::write_file, units::FileKind},
+    log::{hole::removed_name, state_file::write_file, units::FileKind},
 };
 
 /// How much is copied at once.
@@ -230,11 +230,4 @@ fn copy(
 
 fn sync_parent(files: &dyn FileSystem, path: &Path) -> Result<(), StorageError> {
     Ok(files.sync_directory(path.parent().unwrap_or(Path::new(".")))?)
-}
-
-/// Under which name it is kept.
-pub(super) fn removed_name(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".removed");
-    name.into()
 }

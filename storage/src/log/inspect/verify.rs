@@ -4,22 +4,19 @@ use std::path::{Path, PathBuf};
 
 use strandline_protocol::{Offset, Timestamp, batch::BatchHeader};
 
-use super::{
-    dump::{Batches, Piece},
-    repair::removed_name,
-};
+use super::dump::{Batches, Piece};
 use crate::{
     error::StorageError,
     fs::FileSystem,
     log::{
         epochs::{EPOCH_FILE, Epochs},
+        hole::{is_declared, removed_name},
         offset_index::{OFFSET_ENTRY_BYTES, OffsetIndex},
         partition_state::{PartitionState, STATE_FILE, Source},
         producer_snapshot::{RECOVERY_FILE, RecoveryState, decode_snapshot},
         state_file::read_file,
         time_index::{TIME_ENTRY_BYTES, TimeIndex},
         units::FileKind,
-        walk::find_good,
     },
 };
 
@@ -208,7 +205,7 @@ impl Check<'_> {
 
     /// Between the segment in `path`, which ends at `end`, and the next one, at `next`.
     fn hole(&mut self, path: PathBuf, end: Offset, next: Offset) -> Result<(), StorageError> {
-        let is_repaired = end < next && self.is_removed(&path, end, next)?;
+        let is_repaired = end < next && is_declared(self.files, &path, &(end..next))?;
         let (severity, what, remedy) = if is_repaired {
             let removed = removed_name(&path);
             let what = format!(
@@ -231,18 +228,6 @@ impl Check<'_> {
             remedy,
         });
         Ok(())
-    }
-
-    /// Whether a repair of this segment kept what it took out, and nothing of the hole that is
-    /// still good: if there were, then a segment was lost after the repair.
-    fn is_removed(&self, path: &Path, end: Offset, next: Offset) -> Result<bool, StorageError> {
-        let removed = match self.files.open(&removed_name(path)) {
-            Ok(file) => file,
-            Err(error) if error.is_not_found() => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
-        let good = find_good(&removed, 0, removed.size(), end)?;
-        Ok(good.is_none_or(|good| good.header.base_offset() >= next))
     }
 
     fn epoch(&mut self, path: &Path, position: u64, header: &BatchHeader) {
