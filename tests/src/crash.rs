@@ -9,23 +9,28 @@ use std::time::Duration;
 use crate::{
     broker::BrokerSetup,
     load::{Checked, Load, Plan, check_all, create_topic},
-    random::Random,
+    random::{Random, fresh_seed},
 };
 
 const TOPIC: &str = "crash";
 
 /// What a campaign does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Campaign {
     /// How often the broker is killed.
+    #[arg(long, value_name = "N", default_value_t = 10)]
     pub rounds: u32,
     /// How many producers there are.
+    #[arg(long, value_name = "N", default_value_t = 4)]
     pub producers: u32,
     /// How many partitions they write to.
+    #[arg(long, value_name = "N", default_value_t = 4)]
     pub partitions: i32,
     /// How long a record is, in bytes.
+    #[arg(long = "record-size", value_name = "BYTES", default_value_t = 200)]
     pub record_bytes: usize,
-    /// From where the moments of the kills are drawn.
+    /// From where the moments of the kills are drawn; another one each time if it is not given.
+    #[arg(long, value_name = "N", default_value_t = fresh_seed(), hide_default_value = true)]
     pub seed: u64,
 }
 

@@ -23,7 +23,7 @@ use crate::{
     Broker, BrokerSetup,
     load::{Checked, Load, Plan, check_all, create_topic},
     mounts::LoopDisk,
-    random::Random,
+    random::{Random, fresh_seed},
 };
 
 const TOPIC: &str = "power";
@@ -42,17 +42,22 @@ const REPEATS_MAX: u32 = 20;
 const LOADED_MAX: Duration = Duration::from_secs(25);
 
 /// What a campaign does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Campaign {
     /// How often the power is cut.
+    #[arg(long, value_name = "N", default_value_t = 5)]
     pub rounds: u32,
-    /// From where the moments are drawn.
+    /// From where the moments are drawn; another one each time if it is not given.
+    #[arg(long, value_name = "N", default_value_t = fresh_seed(), hide_default_value = true)]
     pub seed: u64,
     /// How many producers there are.
+    #[arg(long, value_name = "N", default_value_t = 4)]
     pub producers: u32,
     /// How many partitions they write to.
+    #[arg(long, value_name = "N", default_value_t = 4)]
     pub partitions: i32,
     /// The topic's `flush`: with `async`, acknowledged records are lost, and the rig must see it.
+    #[arg(long, value_name = "MODE", default_value = "ack", value_parser = ["ack", "async"])]
     pub flush: String,
 }
 

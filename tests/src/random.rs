@@ -2,6 +2,13 @@
 
 use std::{ops::Range, time::Duration};
 
+/// A seed for a run that was given none: another one each time.
+#[must_use]
+pub fn fresh_seed() -> u64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    u64::from(since.unwrap_or_default().subsec_nanos())
+}
+
 /// A generator of numbers.
 #[derive(Clone, Debug)]
 pub struct Random(u64);

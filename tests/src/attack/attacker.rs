@@ -17,7 +17,7 @@ use super::frames::{self, Frames, mutate, repair};
 use crate::random::Random;
 
 /// What an attacker can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     /// Bytes that are no frames, with and without a `Hello` before.
     RandomBytes,
@@ -55,13 +55,6 @@ impl Kind {
         Self::ParkedRequests,
     ];
 
-    /// The kind of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        let all = Self::SINGLE.into_iter().chain([Self::Mixed]);
-        all.into_iter().find(|kind| kind.to_string() == name)
-    }
-
     /// How many connections it keeps open, of `limit` that it may.
     const fn connections_max(self, limit: usize) -> usize {
         match self {
@@ -91,13 +84,14 @@ impl fmt::Display for Kind {
 }
 
 /// What an attacker is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Orders {
     /// Whom to attack.
     pub address: SocketAddr,
     /// How.
     pub kind: Kind,
     /// A topic of which it may do as it likes.
+    #[arg(value_parser = topic_id)]
     pub topic: TopicId,
     /// How many connections it may have open at once.
     pub connections_max: usize,
@@ -107,6 +101,10 @@ pub struct Orders {
     pub share_percent: u32,
     /// From where everything is drawn.
     pub seed: u64,
+}
+
+fn topic_id(text: &str) -> Result<TopicId, String> {
+    text.parse().map_err(|error| format!("{error}"))
 }
 
 /// What was done.

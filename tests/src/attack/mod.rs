@@ -29,7 +29,7 @@ use self::{
     attacker::Kind,
     watch::{Seen, Watch, figures},
 };
-use crate::{Broker, BrokerSetup, load::create_topic};
+use crate::{Broker, BrokerSetup, load::create_topic, random::fresh_seed};
 
 /// The broker's limits: small enough that an attacker can reach them.
 const CONNECTIONS_MAX: usize = 256;
@@ -62,17 +62,23 @@ const PARTITIONS: i32 = 4;
 const RECORD_BYTES: usize = 200;
 
 /// What a campaign does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Campaign {
     /// How long the attacker runs in all, in seconds.
+    #[arg(long, value_name = "N", default_value_t = 20)]
     pub seconds: u64,
-    /// From where everything is drawn.
+    /// From where everything is drawn; another one each time if it is not given.
+    #[arg(long, value_name = "N", default_value_t = fresh_seed(), hide_default_value = true)]
     pub seed: u64,
     /// How much of one processor the attacker may use, in percent.
+    #[arg(long = "share", value_name = "PERCENT", default_value_t = 20)]
     pub share_percent: u32,
     /// How much of its rate the normal producer has to keep, in percent.
+    #[arg(long = "keep", value_name = "PERCENT", default_value_t = 50)]
     pub keep_percent: u32,
-    /// Which kinds are played; then all of them mixed.
+    /// Which kinds are played, then all of them mixed; may be repeated, else every one.
+    #[arg(long = "kind", value_name = "KIND", default_values_t = Kind::SINGLE)]
+    #[arg(hide_default_value = true)]
     pub kinds: Vec<Kind>,
 }
 

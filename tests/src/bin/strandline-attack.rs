@@ -7,28 +7,38 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
-use strandline_client::protocol::TopicId;
+use clap::{Parser, Subcommand};
 use strandline_tests::attack::{
     Campaign, Findings,
     attacker::{Kind, Orders, attack},
     run,
 };
 
-const USAGE: &str = "usage: strandline-attack [--seconds N] [--seed N] [--share PERCENT] \
-                     [--keep PERCENT] \
-                     [--kind KIND]...";
+/// Attacks a live broker, and says what a normal producer and a good client notice of it.
+#[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(flatten)]
+    campaign: Campaign,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// How this program starts itself.
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Attacks until it is killed.
+    #[command(hide = true)]
+    Attacker(Orders),
+}
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let outcome = match arguments.split_first() {
-        // How this program starts itself as the attacker.
-        Some((first, rest)) if first == "attacker" => {
-            orders(rest).and_then(attack).map(|()| ExitCode::SUCCESS)
-        }
-        _ => campaign(&arguments).and_then(|campaign| {
-            let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
-            runtime.block_on(report(&campaign))
-        }),
+    let Arguments { campaign, role } = Arguments::parse();
+    let outcome = match role {
+        Some(Role::Attacker(orders)) => attack(orders).map(|()| ExitCode::SUCCESS),
+        None => tokio::runtime::Runtime::new()
+            .context("no runtime")
+            .and_then(|runtime| runtime.block_on(report(&campaign))),
     };
     match outcome {
         Ok(code) => code,
@@ -37,39 +47,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-fn campaign(arguments: &[String]) -> anyhow::Result<Campaign> {
-    let since = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .unwrap_or_default();
-    let mut campaign = Campaign {
-        seconds: 20,
-        seed: u64::from(since.subsec_nanos()),
-        share_percent: 20,
-        keep_percent: 50,
-        kinds: Vec::new(),
-    };
-    for pair in arguments.chunks(2) {
-        let [argument, value] = pair else {
-            anyhow::bail!("{} has no value; {USAGE}", pair.join(" "));
-        };
-        match argument.as_str() {
-            "--seconds" => campaign.seconds = value.parse()?,
-            "--seed" => campaign.seed = value.parse()?,
-            "--keep" => campaign.keep_percent = value.parse()?,
-            "--share" => campaign.share_percent = value.parse()?,
-            "--kind" => {
-                let kind = Kind::named(value).with_context(|| format!("{value} is no kind"));
-                campaign.kinds.push(kind?);
-            }
-            _ => anyhow::bail!("{argument} is not known; {USAGE}"),
-        }
-    }
-    if campaign.kinds.is_empty() {
-        campaign.kinds = Kind::SINGLE.to_vec();
-    }
-    Ok(campaign)
 }
 
 /// The command that attacks, and the other way round.
@@ -86,23 +63,6 @@ fn command(orders: &Orders) -> Command {
         orders.seed.to_string(),
     ]);
     command
-}
-
-fn orders(arguments: &[String]) -> anyhow::Result<Orders> {
-    let [address, kind, topic, connections, frame, share, seed] = arguments else {
-        anyhow::bail!("the attacker is started by this program only; {USAGE}");
-    };
-    Ok(Orders {
-        address: address.parse()?,
-        kind: Kind::named(kind).context("no such kind")?,
-        topic: topic
-            .parse::<TopicId>()
-            .map_err(|error| anyhow::anyhow!("{error}"))?,
-        connections_max: connections.parse()?,
-        frame_bytes_max: frame.parse()?,
-        share_percent: share.parse()?,
-        seed: seed.parse()?,
-    })
 }
 
 async fn report(campaign: &Campaign) -> anyhow::Result<ExitCode> {

@@ -6,54 +6,29 @@
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
+use clap::Parser;
 use strandline_tests::{
     BrokerSetup,
     crash::{Campaign, run},
 };
 
-const USAGE: &str = "usage: strandline-crash [--rounds N] [--producers N] [--partitions N] \
-                     [--record-size BYTES] [--seed N]";
+/// Kills a broker under load, again and again, and says whether anything acknowledged was lost.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(flatten)]
+    campaign: Campaign,
+}
 
 fn main() -> ExitCode {
-    let outcome = campaign().and_then(|campaign| {
-        let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
-        runtime.block_on(report(&campaign))
-    });
-    match outcome {
+    let campaign = Arguments::parse().campaign;
+    let runtime = tokio::runtime::Runtime::new().context("no runtime");
+    match runtime.and_then(|runtime| runtime.block_on(report(&campaign))) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
     }
-}
-
-fn campaign() -> anyhow::Result<Campaign> {
-    let since = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .unwrap_or_default();
-    let mut campaign = Campaign {
-        rounds: 10,
-        producers: 4,
-        partitions: 4,
-        record_bytes: 200,
-        seed: u64::from(since.subsec_nanos()),
-    };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let value = arguments
-            .next()
-            .with_context(|| format!("{argument} has no value; {USAGE}"))?;
-        match argument.as_str() {
-            "--rounds" => campaign.rounds = value.parse()?,
-            "--producers" => campaign.producers = value.parse()?,
-            "--partitions" => campaign.partitions = value.parse()?,
-            "--record-size" => campaign.record_bytes = value.parse()?,
-            "--seed" => campaign.seed = value.parse()?,
-            _ => anyhow::bail!("{argument} is not known; {USAGE}"),
-        }
-    }
-    Ok(campaign)
 }
 
 async fn report(campaign: &Campaign) -> anyhow::Result<ExitCode> {

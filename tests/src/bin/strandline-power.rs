@@ -5,17 +5,23 @@
 use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::Context as _;
+use clap::Parser;
 use strandline_tests::{
     mounts::check_mounts,
     power::{Campaign, Findings, run},
 };
 
-const USAGE: &str = "usage: strandline-power [--rounds N] [--producers N] [--partitions N] \
-                     [--flush ack|async] [--seed N]";
+/// Cuts the power of a broker's disk under load, again and again, and says whether anything
+/// acknowledged was lost. As root.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(flatten)]
+    campaign: Campaign,
+}
 
 fn main() -> ExitCode {
-    let outcome = campaign().and_then(|campaign| {
-        check_mounts()?;
+    let campaign = Arguments::parse().campaign;
+    let outcome = check_mounts().and_then(|()| {
         let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
         runtime.block_on(report(&campaign))
     });
@@ -26,34 +32,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-fn campaign() -> anyhow::Result<Campaign> {
-    let since = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .unwrap_or_default();
-    let mut campaign = Campaign {
-        rounds: 5,
-        seed: u64::from(since.subsec_nanos()),
-        producers: 4,
-        partitions: 4,
-        flush: "ack".to_owned(),
-    };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let value = arguments
-            .next()
-            .with_context(|| format!("{argument} has no value; {USAGE}"))?;
-        match argument.as_str() {
-            "--rounds" => campaign.rounds = value.parse()?,
-            "--producers" => campaign.producers = value.parse()?,
-            "--partitions" => campaign.partitions = value.parse()?,
-            "--flush" => campaign.flush = value,
-            "--seed" => campaign.seed = value.parse()?,
-            _ => anyhow::bail!("{argument} is not known; {USAGE}"),
-        }
-    }
-    Ok(campaign)
 }
 
 async fn report(campaign: &Campaign) -> anyhow::Result<ExitCode> {
