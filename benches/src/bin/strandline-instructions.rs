@@ -76,6 +76,7 @@ fn update() -> Result<ExitCode, Failure> {
 fn count() -> Result<Recorded, Failure> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["bench", "--quiet", "--package", "strandline-benches"]);
+    cargo.arg("--no-default-features");
     for benchmark in BENCHMARKS {
         cargo.args(["--bench", benchmark]);
     }
