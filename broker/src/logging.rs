@@ -10,7 +10,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 /// The filter is not one.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the log filter {filter:?} is not valid ({reason}): use a level (error, warn, info, debug, \
+    "the log filter {filter:?} is not valid ({reason}); use a level (error, warn, info, debug, \
      trace), or levels by module as in info,strandline_broker=debug"
 )]
 pub struct BadFilter {

@@ -21,14 +21,14 @@ pub enum StorageError {
         reason: String,
     },
     /// An earlier failure has taken the partition's log out of service.
-    #[error("{path} is offline after an earlier failure: repair the disk, then restart the broker")]
+    #[error("{path} is offline after an earlier failure; repair the disk, then restart the broker")]
     Offline {
         /// The partition's directory.
         path: PathBuf,
     },
     /// An earlier failure has taken the whole data directory out of service.
     #[error(
-        "{directory} is offline since {reason}: repair the disk, then restart the broker",
+        "{directory} is offline since {reason}; repair the disk, then restart the broker",
         directory = directory.display()
     )]
     DirectoryOffline {
@@ -39,7 +39,7 @@ pub enum StorageError {
     },
     /// Another process works on the data directory.
     #[error(
-        "{directory} is used by another process, which holds its .lock: stop that process, or give \
+        "{directory} is used by another process, which holds its .lock; stop that process, or give \
          this one another --data",
         directory = directory.display()
     )]
@@ -49,7 +49,7 @@ pub enum StorageError {
     },
     /// The data directory belongs to another node or another cluster.
     #[error(
-        "{directory} belongs to {field} {found}, not {expected}: give the --data of this node, or \
+        "{directory} belongs to {field} {found}, not {expected}; give the --data of this node, or \
          an empty one",
         directory = directory.display()
     )]

@@ -18,7 +18,7 @@ use super::{
     error::CommandError,
     lines::{LineError, Lines},
     quantity,
-    values::{AcksFlag, CompressionFlag, Pair, separator, topic_name},
+    values::{AcksFlag, CompressionFlag, Pair, duration, separator, topic_name},
 };
 
 const EXAMPLES: &str = "\
@@ -56,6 +56,10 @@ pub struct ProduceArguments {
     /// How batches are compressed; as the topic advises otherwise.
     #[arg(long, value_name = "C", value_enum)]
     pub compression: Option<CompressionFlag>,
+    /// How long a record may wait for its acknowledgement, as while the broker is away; then the
+    /// command fails and says how far it came.
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "2m")]
+    pub delivery_timeout: Duration,
 }
 
 impl ProduceArguments {
@@ -75,7 +79,11 @@ impl ProduceArguments {
         let name = source.name.clone();
         let started = Instant::now();
         let mut lines = Lines::new(source.reader, line_bytes_max);
-        let watch = tokio::spawn(tell_what_is_awaited(producer.clone(), progress.clone()));
+        let watch = tokio::spawn(tell_what_is_awaited(
+            producer.clone(),
+            progress.clone(),
+            self.delivery_timeout,
+        ));
         let sent = self
             .send_all(&producer, partition, &mut lines, &progress)
             .await;
@@ -117,6 +125,7 @@ impl ProduceArguments {
             compression: self
                 .compression
                 .map_or(Compression::Topic, |flag| Compression::Codec(flag.into())),
+            delivery_timeout: self.delivery_timeout,
             ..ProducerOptions::default()
         }
     }
@@ -174,19 +183,35 @@ impl ProduceArguments {
 /// How long nothing is acknowledged before a person is told why.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Says once what is in the way, each time that the broker takes nothing for a while.
-async fn tell_what_is_awaited(producer: Producer, progress: ProgressBar) {
-    let (mut before, mut told) = (producer.acknowledged(), false);
+/// How often it is told again while nothing changes.
+const REMINDER: Duration = Duration::from_secs(10);
+
+/// Says what is in the way, again and again while the broker takes nothing.
+async fn tell_what_is_awaited(producer: Producer, progress: ProgressBar, timeout: Duration) {
+    let (mut before, mut since) = (producer.acknowledged(), Instant::now());
+    let mut told: Option<Instant> = None;
     loop {
         tokio::time::sleep(SILENCE).await;
-        let acknowledged = producer.acknowledged();
-        if acknowledged != before {
-            (before, told) = (acknowledged, false);
-        } else if let (false, Some(obstacle)) = (told, producer.obstacle()) {
-            progress.suspend(|| eprintln!("waiting: {obstacle}"));
-            told = true;
+        let (acknowledged, now) = (producer.acknowledged(), Instant::now());
+        let obstacle = producer.obstacle().filter(|_| acknowledged == before);
+        let Some(obstacle) = obstacle else {
+            (before, since, told) = (acknowledged, now, None);
+            continue;
+        };
+        if told.is_none_or(|told| now.duration_since(told) >= REMINDER) {
+            let line = waiting_line(&obstacle, now.duration_since(since), timeout);
+            progress.suspend(|| eprintln!("{line}"));
+            told = Some(now);
         }
     }
+}
+
+fn waiting_line(obstacle: &str, waited: Duration, timeout: Duration) -> String {
+    format!(
+        "waiting for {} s: {obstacle}; records are given up after {} (--delivery-timeout)",
+        waited.as_secs(),
+        humantime::format_duration(timeout),
+    )
 }
 
 /// The error of a source that was not sent as a whole: says how far it came.
@@ -393,6 +418,19 @@ mod tests {
         ] {
             assert!(text.contains(said), "{text}");
         }
+    }
+
+    #[test]
+    fn who_waits_is_told_for_what_and_until_when() {
+        let line = waiting_line(
+            "nobody answers",
+            Duration::from_secs(12),
+            Duration::from_secs(120),
+        );
+        assert_eq!(
+            line,
+            "waiting for 12 s: nobody answers; records are given up after 2m (--delivery-timeout)"
+        );
     }
 
     #[test]

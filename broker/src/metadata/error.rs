@@ -39,7 +39,7 @@ pub enum MetadataError {
     /// There is no metadata, but there is data.
     #[error(
         "the metadata log {directory} is missing or empty, but the data directory holds \
-         partitions: restore it from a backup, or start with an empty data directory"
+         partitions; restore it from a backup, or start with an empty data directory"
     )]
     Missing {
         /// Where it should be.
@@ -48,7 +48,7 @@ pub enum MetadataError {
     /// The log belongs to somebody else.
     #[error(
         "the metadata log {directory} belongs to cluster {found}, the data directory to cluster \
-         {expected}: put the directories back where they came from"
+         {expected}; put the directories back where they came from"
     )]
     OtherCluster {
         /// Where the log is.

@@ -31,7 +31,7 @@ impl Disks {
         self.found
             .first()
             .map(|(directory, _)| directory)
-            .context("no data directory is configured: set --data")
+            .context("no data directory is configured; set --data")
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Directory>> {
@@ -115,8 +115,6 @@ fn unusable(path: &Path, error: StorageError) -> anyhow::Error {
         return error.into();
     };
     let (what, at) = (refused.operation, refused.path.display());
-    let reason = refused.source.to_string();
-    let reason = reason.split(" (os error").next().unwrap_or(&reason);
     let remedy = match refused.source.kind() {
         ErrorKind::PermissionDenied => "give another directory with --data, or change its owner",
         ErrorKind::StorageFull => "free space on its disk, or give another directory with --data",
@@ -125,8 +123,15 @@ fn unusable(path: &Path, error: StorageError) -> anyhow::Error {
     anyhow!(
         "data directory {} cannot be used: cannot {what} {at}: {}; {remedy}",
         path.display(),
-        reason.to_lowercase(),
+        reason(&refused.source),
     )
+}
+
+/// What the system says, without the number of its error.
+pub(super) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    text.to_lowercase()
 }
 
 /// Sixteen random bytes: an identity.

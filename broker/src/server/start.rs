@@ -27,7 +27,7 @@ use super::{
     broker::{Broker, BrokerIdentity, ConnectionLimits, Watchers},
     buffers::BufferPool,
     connection::Turns,
-    disks::{Disks, open_directories, random_bytes},
+    disks::{Disks, open_directories, random_bytes, reason},
     figures::{collect_figures, say_serving},
     listener::Listening,
     memory::MemoryBudget,
@@ -193,9 +193,15 @@ async fn serve_http(
 fn cannot_listen(address: &Address, flag: &str, error: &std::io::Error) -> anyhow::Error {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{address} is in use by another process: stop that, or take another address with {flag}"
+            "{address} is in use by another process; stop that, or take another address with {flag}"
         ),
-        _ => anyhow::anyhow!("cannot listen on {address}: {error}; see {flag}"),
+        std::io::ErrorKind::PermissionDenied => anyhow::anyhow!(
+            "this process may not listen on {address}; take a port from 1024 on with {flag}"
+        ),
+        _ => anyhow::anyhow!(
+            "cannot listen on {address}: {}; name an address of this machine with {flag}",
+            reason(error)
+        ),
     }
 }
 

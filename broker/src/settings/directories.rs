@@ -15,13 +15,13 @@ pub(super) fn overlap(directories: &[PathBuf]) -> Option<String> {
             if index < other_index && at == other_at {
                 let (path, other) = (path.display(), other.display());
                 return Some(format!(
-                    "data names a directory twice, as {path} and as {other}: name each once"
+                    "data names a directory twice, as {path} and as {other}; name each once"
                 ));
             }
             if index != other_index && at.starts_with(other_at) {
                 let (path, other) = (path.display(), other.display());
                 return Some(format!(
-                    "data names {path}, which lies in {other}: name directories of which none \
+                    "data names {path}, which lies in {other}; name directories of which none \
                      holds another"
                 ));
             }

@@ -17,7 +17,10 @@ pub enum SettingsError {
         source: io::Error,
     },
     /// The configuration file is not TOML.
-    #[error("{}, line {line}: {message}", path.display())]
+    #[error(
+        "{}, line {line}: {message}; correct that line: docs/configuration.md shows every setting",
+        path.display()
+    )]
     Syntax {
         /// Which file.
         path: PathBuf,
@@ -47,7 +50,7 @@ pub enum SettingsError {
         nearest: Option<String>,
     },
     /// The value is not one for the key.
-    #[error("{key} cannot be {value:?} ({origin}): {accepts}")]
+    #[error("{key} cannot be {value:?} ({origin}); {accepts}")]
     Invalid {
         /// Which key.
         key: String,
@@ -55,7 +58,7 @@ pub enum SettingsError {
         value: String,
         /// Where.
         origin: Source,
-        /// What is allowed.
+        /// What is allowed, as a remedy.
         accepts: String,
     },
     /// Values that are fine alone do not go together.

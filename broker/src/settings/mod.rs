@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use strandline_core::topic_config::{FlushMode, TopicConfig, check_all};
+use strandline_core::topic_config::{FlushMode, TopicConfig, TopicConfigError, check_all};
 use strandline_protocol::ids::BrokerId;
 
 pub use address::Address;
@@ -148,7 +148,7 @@ impl Settings {
         let refuse = |message: String| Err(SettingsError::Contradiction { message });
         if self.listen.is_wildcard() && self.advertise.is_none() {
             return refuse(format!(
-                "listen = {} is a wildcard, which clients cannot connect to: say what they should \
+                "listen = {} is a wildcard, which clients cannot connect to; say what they should \
                  connect to with --advertise HOST:PORT",
                 self.listen
             ));
@@ -157,7 +157,7 @@ impl Settings {
             && (address.is_wildcard() || address.port == 0)
         {
             return refuse(format!(
-                "advertise = {address} is not an address that clients can connect to: name this \
+                "advertise = {address} is not an address that clients can connect to; name this \
                  machine and a port",
             ));
         }
@@ -166,7 +166,7 @@ impl Settings {
             && *http == self.listen
         {
             return refuse(format!(
-                "listen and http are both {http}: give each a port of its own"
+                "listen and http are both {http}; give each a port of its own"
             ));
         }
         if let Some(message) = directories::overlap(&self.data) {
@@ -176,7 +176,7 @@ impl Settings {
         if limits.memory_in_flight_bytes_max < limits.frame_bytes_max {
             return refuse(
                 "limits.memory_in_flight_bytes_max is less than limits.frame_bytes_max, so that \
-                 the largest frame could never be read: raise the first or lower the second"
+                 the largest frame could never be read; raise the first or lower the second"
                     .to_owned(),
             );
         }
@@ -237,13 +237,19 @@ impl Settings {
             accepts,
         };
         let [text] = texts else {
-            return Err(invalid("one value is allowed".to_owned()));
+            return Err(invalid("give one value".to_owned()));
         };
         if key == "flush" {
             return Err(invalid("set `flush`, outside of [topic]".to_owned()));
         }
-        strandline_core::topic_config::check(key, text)
-            .map_err(|error| invalid(error.to_string()))?;
+        strandline_core::topic_config::check(key, text).map_err(|error| match error {
+            TopicConfigError::InvalidValue { allowed, .. } => invalid(allowed),
+            TopicConfigError::UnknownKey { nearest, .. } => SettingsError::UnknownKey {
+                key: format!("topic.{key}"),
+                origin: source.clone(),
+                nearest: nearest.map(|key| format!("topic.{key}")),
+            },
+        })?;
         self.topic.insert(key.to_owned(), text.clone());
         Ok(())
     }

@@ -62,7 +62,7 @@ fn accepts(form: &str, bounds: Option<(&str, &str)>) -> String {
 
 /// Reads a value and holds it against its bounds; the error says what is allowed.
 fn read<F: Form>(texts: &[String], bounds: Option<(&str, &str)>) -> Result<F::Value, String> {
-    let refused = || format!("{} is allowed", accepts(F::ACCEPTS, bounds));
+    let refused = || format!("give {}", accepts(F::ACCEPTS, bounds));
     let value = F::read_all(texts).ok_or_else(refused)?;
     let Some((least, most)) = bounds else {
         return Ok(value);

@@ -43,14 +43,14 @@ pub enum EntryError {
     /// A newer broker wrote it.
     #[error(
         "metadata entry format {format} is newer than {ENTRY_FORMAT}, the newest that this broker \
-         knows: start the version of strandline that wrote it"
+         knows; start the version of strandline that wrote it"
     )]
     UnknownFormat {
         /// The format.
         format: u8,
     },
     /// A newer broker wrote it.
-    #[error("metadata entry kind {kind} is unknown: start the version of strandline that wrote it")]
+    #[error("metadata entry kind {kind} is unknown; start the version of strandline that wrote it")]
     UnknownKind {
         /// The kind.
         kind: u8,
@@ -58,7 +58,7 @@ pub enum EntryError {
     /// The cluster was upgraded beyond this broker.
     #[error(
         "metadata version {version} is newer than {METADATA_VERSION}, the newest that this broker \
-         knows: start the version of strandline that wrote it"
+         knows; start the version of strandline that wrote it"
     )]
     NewerVersion {
         /// The version.

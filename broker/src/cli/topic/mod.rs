@@ -4,6 +4,7 @@ mod change;
 mod show;
 
 use clap::{Args, Subcommand};
+use strandline_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 
 use super::{
     connection::ConnectionArguments,
@@ -12,6 +13,13 @@ use super::{
     position::Bound,
     values::{Pair, topic_name},
 };
+
+/// The most partitions of a topic, as clap wants bounds.
+#[expect(
+    clippy::as_conversions,
+    reason = "a constant cannot be converted otherwise"
+)]
+const PARTITIONS_MAX: i64 = PARTITIONS_PER_TOPIC_MAX as i64;
 
 /// Create, list, describe, delete, alter and trim topics.
 #[derive(Debug, Subcommand)]
@@ -37,7 +45,7 @@ pub struct CreateArguments {
     pub name: String,
     /// How many partitions; the broker's default is 1.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(value_parser = clap::value_parser!(i32).range(1..=PARTITIONS_MAX))]
     pub partitions: Option<i32>,
     /// A setting that differs from the default, such as retention.ms=86400000; may be repeated.
     #[arg(long, value_name = "K=V")]
@@ -99,7 +107,7 @@ pub struct AlterArguments {
         group = "change",
         allow_negative_numbers = true
     )]
-    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(value_parser = clap::value_parser!(i32).range(1..=PARTITIONS_MAX))]
     pub partitions: Option<i32>,
 }
 
