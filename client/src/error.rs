@@ -53,7 +53,8 @@ pub enum ClientError {
     },
     /// A record was not sent in its `delivery_timeout`; it has had no effect and may be sent again.
     #[error(
-        "a record for {subject} was not sent within {}: {reason}; it was not written",
+        "a record for {subject} was not sent within {}, so it was not written: {reason}; \
+         send it again",
         seconds(*after)
     )]
     TimedOutBeforeSending {

@@ -222,6 +222,12 @@ fn not_sent(error: &ClientError, acknowledged: u64, read: u64) -> CommandError {
         quantity::thousands(acknowledged),
         quantity::thousands(read),
     ));
+    if let (false, ClientError::TimedOutBeforeSending { .. }) = (is_full, error) {
+        return failed.hint(
+            "send the rest again once the broker answers, or let it wait longer with \
+             --delivery-timeout",
+        );
+    }
     if is_full {
         return failed.hint(
             "free space on the broker's disk, as with `strandline topic trim` or `strandline \
