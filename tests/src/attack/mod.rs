@@ -36,11 +36,11 @@ const CONNECTIONS_MAX: usize = 256;
 const MEMORY_BYTES: u64 = 64 << 20;
 const FRAME_BYTES_MAX: usize = 8 << 20;
 
-/// What the broker may need beyond its budgets and what it had before the attack: the budget of
+/// What the broker may need beyond its budget and what it had before the attack: the budget of
 /// control requests (16 MiB), buffers that are kept for the next frames (16 MiB), one frame over a
-/// budget, and what each connection and the allocator keep: with frames of a megabyte, that is up
-/// to as much again as the kept buffers and the frame.
-const MEMORY_SLACK_BYTES: u64 = 96 << 20;
+/// budget (8 MiB), answers and parked requests (a quarter of the budget, 16 MiB), and of those what
+/// each of 256 connections has for free (64 KiB, 16 MiB in all).
+const MEMORY_SLACK_BYTES: u64 = 72 << 20;
 
 /// Descriptors that are not connections: segments that come and go, the runtime, connections that
 /// are just being refused.
