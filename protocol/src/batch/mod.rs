@@ -33,7 +33,7 @@ mod varint;
 pub mod view;
 
 pub use builder::{AppendRefused, BatchBuilder, NewRecord, ProducerStamp};
-pub use header::{Attributes, BatchHeader, Codec, HEADER_BYTES, TimestampType};
+pub use header::{Attributes, BatchHeader, CRC_START, Codec, HEADER_BYTES, MAGIC, TimestampType};
 pub use record::{Header, Headers, Record};
 pub use records::Records;
 pub use stamp::{stamp_append_time, stamp_position, stamp_producer};

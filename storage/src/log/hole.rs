@@ -10,7 +10,7 @@ use std::{
 
 use strandline_protocol::Offset;
 
-use super::walk::find_good;
+use super::search::Search;
 use crate::fs::{FileSystem, FsError};
 
 /// Under which name a repair keeps what it takes out of the file at `path`.
@@ -33,6 +33,7 @@ pub(super) fn is_declared(
         Err(error) if error.is_not_found() => return Ok(false),
         Err(error) => return Err(error),
     };
-    let good = find_good(&removed, 0, removed.size(), hole.start)?;
+    let size = removed.size();
+    let good = Search::new(removed, size).next_good(0, hole.start)?;
     Ok(good.is_none_or(|good| good.header.base_offset() >= hole.end))
 }

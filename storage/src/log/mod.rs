@@ -45,6 +45,7 @@ mod recovery;
 mod retention;
 mod roll;
 mod scan;
+mod search;
 mod segment;
 mod state_file;
 mod time_index;

@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use strandline_protocol::{
     Offset,
-    batch::{BatchError, BatchView},
+    batch::{BatchError, BatchHeader, BatchView},
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     epochs::EpochEntry,
     errors::ReadError,
     place::{Place, Stop},
+    search::Search,
     units::to_u64,
     verified::Verified,
 };
@@ -44,6 +45,7 @@ pub struct Fetched {
 /// What the batches are held against.
 #[derive(Clone, Debug)]
 struct Check {
+    file: Arc<dyn File>,
     verified: Arc<Verified>,
     range: Range<u64>,
     epochs: Vec<EpochEntry>,
@@ -87,7 +89,7 @@ impl Fetched {
                 Err(error) => {
                     return Err(ReadError::Corrupt {
                         offset: expected,
-                        next_good: self.next_good(check, rest, expected),
+                        next_good: self.next_good(check, rest, expected)?,
                         reason: error.to_string(),
                     });
                 }
@@ -98,20 +100,20 @@ impl Fetched {
     }
 
     /// The first good batch behind the damage at the front of `rest`; else the end of what was
-    /// read. Looks at every byte, as lengths need not be right where batches are bad.
-    fn next_good(&self, check: &Check, rest: &[u8], expected: Offset) -> Offset {
-        let behind = (1..rest.len()).filter_map(|at| rest.get(at..));
-        for bytes in behind {
-            let Ok(view) = BatchView::first(bytes) else {
-                continue;
-            };
-            let base = view.header().base_offset();
-            let is_within = expected < base && base < self.end_offset;
-            if is_within && check.batch(bytes, base).is_ok() {
-                return base;
-            }
-        }
-        self.end_offset
+    /// read.
+    fn next_good(
+        &self,
+        check: &Check,
+        rest: &[u8],
+        expected: Offset,
+    ) -> Result<Offset, StorageError> {
+        let end = check.range.end;
+        let from = end.saturating_sub(to_u64(rest.len())).saturating_add(1);
+        let mut search = Search::new(Arc::clone(&check.file), end);
+        let found = search.next_accepted(from, expected.plus(1), |header| {
+            header.base_offset() < self.end_offset && check.is_epoch_right(header)
+        })?;
+        Ok(found.map_or(self.end_offset, |batch| batch.header.base_offset()))
     }
 }
 
@@ -119,19 +121,25 @@ impl Check {
     fn batch<'a>(&self, bytes: &'a [u8], expected: Offset) -> Result<BatchView<'a>, BatchError> {
         let batch = BatchView::first(bytes)?;
         let header = batch.header();
-        let covering = self.epochs.partition_point(|entry| entry.start <= expected);
-        let epoch = covering.checked_sub(1).and_then(|at| self.epochs.get(at));
         let reason = if header.base_offset() != expected {
             "its offset is not the one that must follow"
         } else if header.last_offset_delta() < 0 {
             "its last offset lies before its first"
-        } else if epoch.is_some_and(|entry| entry.epoch != header.leader_epoch()) {
+        } else if !self.is_epoch_right(header) {
             "its leader epoch is not the one that wrote this offset"
         } else {
             batch.check_crc()?;
             return Ok(batch);
         };
         Err(BatchError::BadHeader { reason })
+    }
+
+    /// Whether the batch carries the epoch that wrote its first offset.
+    fn is_epoch_right(&self, header: &BatchHeader) -> bool {
+        let base = header.base_offset();
+        let covering = self.epochs.partition_point(|entry| entry.start <= base);
+        let epoch = covering.checked_sub(1).and_then(|at| self.epochs.get(at));
+        epoch.is_none_or(|entry| entry.epoch == header.leader_epoch())
     }
 }
 
@@ -204,6 +212,7 @@ impl Log {
         let bytes = place.file.view(range.clone()).map_err(StorageError::from)?;
         let is_known = range.start >= place.own_from || place.verified.covers(&range);
         let check = (!is_known).then(|| Check {
+            file: Arc::clone(place.file),
             verified: Arc::clone(place.verified),
             range,
             epochs: self.epochs.covering(base_offset, stop.offset).to_vec(),

@@ -15,10 +15,11 @@ use super::{
     producer_snapshot::IndexMark,
     recovery::{RecoveryHint, RecoveryReport, Shutdown},
     remove_if_there,
+    search::Search,
     segment::Segment,
     state_file::{read_file, write_file},
     units::{FileKind, to_u64, to_usize},
-    walk::{CheckedWalk, HeaderWalk, Located, WalkError, resume_behind},
+    walk::{CheckedWalk, HeaderWalk, Located, WalkError},
 };
 use crate::{
     error::StorageError,
@@ -270,6 +271,7 @@ impl Scan<'_> {
             .limit
             .map_or(recovery_point, |limit| limit.min(recovery_point));
         let mut walk = HeaderWalk::new(&file, under.position, end, Some(under.expected)).cold();
+        let mut search = Search::new(Arc::clone(&file), end);
         let mut before = None;
         while under.expected < goal {
             let broken_at = walk.position();
@@ -283,8 +285,7 @@ impl Scan<'_> {
                 Err(WalkError::Broken { reason }) => reason,
                 Err(WalkError::Fs(error)) => return Err(error.into()),
             };
-            let (good, first) =
-                resume_behind(&file, before.as_ref(), broken_at, end, under.expected)?;
+            let (good, first) = search.resume_behind(before.as_ref(), broken_at, under.expected)?;
             before = None;
             let good = good.filter(|batch| batch.header.base_offset() <= recovery_point);
             let lost_to = under.limit.unwrap_or(recovery_point);

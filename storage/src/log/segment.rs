@@ -13,11 +13,12 @@ use super::{
     hole,
     indexes::Indexes,
     offset_index::{OFFSET_ENTRY_BYTES, OffsetIndex},
+    search::Search,
     state_file::{read_file, replace_hint},
     time_index::{TIME_ENTRY_BYTES, TimeIndex},
     units::FileKind,
     verified::Verified,
-    walk::{HeaderWalk, Located, WalkError, resume_behind},
+    walk::{HeaderWalk, Located, WalkError},
 };
 use crate::fs::{File, FileSystem, FsError};
 
@@ -247,6 +248,7 @@ impl Segment {
         let mut indexes = Indexes::new(self.base, interval_bytes);
         let mut damage = Vec::new();
         let mut walk = HeaderWalk::new(&self.file, 0, self.size, Some(self.base)).cold();
+        let mut search = Search::new(Arc::clone(&self.file), self.size);
         let mut before: Option<Located> = None;
         loop {
             let expected = walk.expected().unwrap_or(self.base);
@@ -269,8 +271,7 @@ impl Segment {
                 Err(WalkError::Broken { reason }) => reason,
                 Err(WalkError::Fs(error)) => return Err(error),
             };
-            let (next, first) =
-                resume_behind(&self.file, before.as_ref(), broken_at, self.size, expected)?;
+            let (next, first) = search.resume_behind(before.as_ref(), broken_at, expected)?;
             let next = next.filter(|next| next.header.base_offset() < self.end);
             let next_good = next.map_or(self.end, |next| next.header.base_offset());
             let position = next.map_or(self.size, |next| next.position);

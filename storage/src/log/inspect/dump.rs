@@ -16,10 +16,11 @@ use crate::{
         partition_state::{METADATA_FILE, STATE_FILE},
         producer_snapshot::{RECOVERY_FILE, RecoveryState, decode_snapshot},
         producers::Producer,
+        search::Search,
         state_file::read_file,
         time_index::{TimeEntry, TimeIndex},
         units::{FileKind, to_u64},
-        walk::{HeaderWalk, Located, WalkError, find_good},
+        walk::{HeaderWalk, Located, WalkError},
     },
 };
 
@@ -96,6 +97,7 @@ pub struct Batches {
     base: Offset,
     position: u64,
     expected: Offset,
+    search: Option<Search>,
     is_broken: bool,
 }
 
@@ -182,6 +184,7 @@ impl Batches {
             base,
             position: 0,
             expected: base,
+            search: None,
             is_broken: false,
         }
     }
@@ -222,7 +225,8 @@ impl Batches {
             return Ok(Some(Piece::Unused { position, bytes }));
         }
         let offset = self.expected;
-        let good = find_good(&self.file, position.saturating_add(1), end, offset.plus(1))?;
+        let from = position.saturating_add(1);
+        let good = self.search(end).next_good(from, offset.plus(1))?;
         self.position = good.map_or(end, |good| good.position);
         let next_good = good.map(|good| good.header.base_offset());
         self.expected = next_good.unwrap_or(offset);
@@ -233,6 +237,12 @@ impl Batches {
             next_good,
             reason,
         }))
+    }
+
+    /// One for all of the file's damages.
+    fn search(&mut self, end: u64) -> &mut Search {
+        self.search
+            .get_or_insert_with(|| Search::new(Arc::clone(&self.file), end))
     }
 
     fn batch(&self, end: u64) -> Result<Located, WalkError> {

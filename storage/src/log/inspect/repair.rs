@@ -11,7 +11,7 @@ use super::verify::{Finding, Severity, verify};
 use crate::{
     error::StorageError,
     fs::{FileSystem, FsError},
-    log::{hole::removed_name, state_file::write_file, units::FileKind},
+    log::{hole::removed_name, search::Search, state_file::write_file, units::FileKind},
 };
 
 /// How much is copied at once.
@@ -169,7 +169,7 @@ fn split(
     let file = files.open(path)?;
     let size = file.size();
     let from = position.saturating_add(1);
-    let good = crate::log::walk::find_good(&file, from, size, next_good)?;
+    let good = Search::new(file, size).next_good(from, next_good)?;
     let good = good.filter(|good| good.header.base_offset() == next_good);
     let Some(good) = good else {
         let reason = format!("offset {next_good} is not where it was: verify again");
