@@ -19,6 +19,7 @@ use super::{
 use crate::{
     error::StorageError,
     fs::{FileSystem, FsError},
+    log::sealed_topic_id,
 };
 
 const SEALED: &str = "checkpoint.sealed";
@@ -187,6 +188,30 @@ const KAFKA_FILES: [(&str, OffsetOf); 3] = [
         &mut offsets.high_watermark
     }),
 ];
+
+/// The recovery point of the partition whose files lie in `partition`, as the data directory around
+/// it remembers it. None if it does not, or speaks of another topic of that name.
+///
+/// # Errors
+/// If the disk fails.
+pub fn recovery_point_of(
+    fs: &dyn FileSystem,
+    partition: &Path,
+) -> Result<Option<Offset>, StorageError> {
+    let name = partition.file_name().and_then(|name| name.to_str());
+    let Some((data, Ok(name))) = partition.parent().zip(name.map(PartitionName::from_str)) else {
+        return Ok(None);
+    };
+    let checkpoint = Checkpoint::read(fs, data, &mut Vec::new())?;
+    let Some((of, offsets)) = checkpoint.entries.get(&name) else {
+        return Ok(None);
+    };
+    let is_of_another = match (of, sealed_topic_id(fs, partition)?) {
+        (Some(of), Some(found)) => *of != found,
+        _ => false,
+    };
+    Ok((!is_of_another).then_some(offsets.recovery_point))
+}
 
 /// Writes a checkpoint file in Kafka's format, atomically and durably: the version 0, the number of
 /// lines, the lines.

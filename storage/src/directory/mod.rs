@@ -39,7 +39,7 @@ use strandline_protocol::{BrokerEpoch, TopicId};
 
 pub use atomic::{read_small, write_atomically};
 pub use checkpoints::{
-    Checkpoint, CheckpointedOffsets, read_checkpoint_file, write_checkpoint_file,
+    Checkpoint, CheckpointedOffsets, read_checkpoint_file, recovery_point_of, write_checkpoint_file,
 };
 pub use identity::{Claim, Identity, Origin, RaftId};
 pub use names::{NotAPartition, PartitionName, SetAside, topic_id_in};

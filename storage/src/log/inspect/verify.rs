@@ -6,6 +6,7 @@ use strandline_protocol::{Offset, Timestamp, batch::BatchHeader};
 
 use super::dump::{Batches, Piece};
 use crate::{
+    directory::recovery_point_of,
     error::StorageError,
     fs::FileSystem,
     log::{
@@ -57,7 +58,8 @@ const REPAIRED: &str = "nothing: reads go on behind them; another replica may ha
 const REBUILD: &str = "run `strandline log repair`, which takes the file away; it is built again";
 
 /// Looks through every file of the partition in `directory`, and tells what is wrong, the worst
-/// first. Changes nothing. Reads every byte of the log.
+/// first. Changes nothing. Reads every byte of the log, and of the data directory that the partition
+/// lies in what it remembers of it: a log that ends before its recovery point has lost something.
 ///
 /// # Errors
 /// If the disk fails.
@@ -75,6 +77,8 @@ pub fn verify(files: &dyn FileSystem, directory: &Path) -> Result<Vec<Finding>, 
     let mut check = Check {
         files,
         directory,
+        recovery_point: recovery_point_of(files, directory)?,
+        log_start: Offset::ZERO,
         epochs: Epochs::default(),
         findings: Vec::new(),
     };
@@ -82,6 +86,9 @@ pub fn verify(files: &dyn FileSystem, directory: &Path) -> Result<Vec<Finding>, 
     let bases: Vec<_> = of_kind(FileKind::Log).collect();
     for (at, base) in bases.iter().enumerate() {
         check.segment(*base, bases.get(at.saturating_add(1)).copied())?;
+    }
+    if bases.is_empty() {
+        check.emptiness();
     }
     for at in of_kind(FileKind::Snapshot) {
         check.snapshot(at)?;
@@ -94,8 +101,18 @@ pub fn verify(files: &dyn FileSystem, directory: &Path) -> Result<Vec<Finding>, 
 struct Check<'a> {
     files: &'a dyn FileSystem,
     directory: &'a Path,
+    /// Up to where everything was durable, if the data directory tells.
+    recovery_point: Option<Offset>,
+    log_start: Offset,
     epochs: Epochs,
     findings: Vec<Finding>,
+}
+
+/// What follows a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    Segment,
+    Nothing,
 }
 
 impl Check<'_> {
@@ -118,12 +135,10 @@ impl Check<'_> {
         match PartitionState::load(self.files, self.directory)? {
             Some((state, source)) => {
                 self.epochs = state.epochs;
+                self.log_start = state.log_start;
                 if source == Source::Kafka && there {
-                    self.hint(
-                        path,
-                        "its CRC does not match; Kafka's files are used",
-                        REBUILD,
-                    );
+                    let what = "its CRC does not match; Kafka's files are used";
+                    self.hint(path, what, REBUILD);
                 }
             }
             None if there => self.hint(path, "neither it nor Kafka's files can be read", REBUILD),
@@ -194,17 +209,47 @@ impl Check<'_> {
                 }
             }
         }
-        if let Some(limit) = limit
-            && !explained
-            && batches.end() != limit
-        {
-            self.hole(path, batches.end(), limit)?;
+        let end = batches.end();
+        let lost_to = match limit {
+            Some(limit) => (limit != end).then_some((limit, Behind::Segment)),
+            None => self.durable_behind(end).map(|to| (to, Behind::Nothing)),
+        };
+        if let Some((to, behind)) = lost_to.filter(|_| !explained) {
+            self.hole(path, end, to, behind)?;
         }
         self.indexes(base, &good)
     }
 
-    /// Between the segment in `path`, which ends at `end`, and the next one, at `next`.
-    fn hole(&mut self, path: PathBuf, end: Offset, next: Offset) -> Result<(), StorageError> {
+    /// The recovery point, if it lies behind `end`.
+    fn durable_behind(&self, end: Offset) -> Option<Offset> {
+        self.recovery_point
+            .filter(|recovery_point| *recovery_point > end)
+    }
+
+    /// There is no segment.
+    fn emptiness(&mut self) {
+        if let Some(recovery_point) = self.durable_behind(self.log_start) {
+            self.findings.push(Finding {
+                severity: Severity::Damage,
+                path: self.directory.to_path_buf(),
+                position: None,
+                offset: Some(self.log_start),
+                next_good: Some(recovery_point),
+                what: "no segment is left of a log that was durable up to there".to_owned(),
+                remedy: RESTORE,
+            });
+        }
+    }
+
+    /// Between the segment in `path`, which ends at `end`, and `next`, where something follows or
+    /// the log had to end at least.
+    fn hole(
+        &mut self,
+        path: PathBuf,
+        end: Offset,
+        next: Offset,
+        behind: Behind,
+    ) -> Result<(), StorageError> {
         let is_repaired = end < next && is_declared(self.files, &path, &(end..next))?;
         let (severity, what, remedy) = if is_repaired {
             let removed = removed_name(&path);
@@ -215,8 +260,11 @@ impl Check<'_> {
             );
             (Severity::Note, what, REPAIRED)
         } else {
-            let what = "the next segment does not begin where this one ends".to_owned();
-            (Severity::Damage, what, RESTORE)
+            let what = match behind {
+                Behind::Segment => "the next segment does not begin where this one ends",
+                Behind::Nothing => "the log ends here, and was durable beyond it",
+            };
+            (Severity::Damage, what.to_owned(), RESTORE)
         };
         self.findings.push(Finding {
             severity,
