@@ -11,7 +11,8 @@ use strandline_protocol::{LeaderEpoch, Offset, TopicId};
 use super::{
     epochs::{EPOCH_FILE, Epochs},
     state_file::{read_file, replace_file, replace_hint, seal, unseal, write_file},
-    units::to_u64,
+    units::{FileKind, to_u64},
+    walk::{HeaderWalk, WalkError},
 };
 use crate::{
     error::StorageError,
@@ -43,18 +44,23 @@ impl PartitionState {
         files: &dyn FileSystem,
         directory: &Path,
     ) -> Result<Option<(Self, Source)>, FsError> {
-        let ours = read_file(files, &directory.join(STATE_FILE))?;
-        if let Some(state) = ours.and_then(|bytes| unseal(KIND, bytes))
-            && let Some(state) = std::str::from_utf8(&state).ok().and_then(Self::from_text)
-        {
-            return Ok(Some((state, Source::Protected)));
-        }
         let text = |name: &str| -> Result<Option<String>, FsError> {
             let bytes = read_file(files, &directory.join(name))?;
             Ok(bytes.and_then(|bytes| String::from_utf8(bytes.into()).ok()))
         };
-        let topic_id = text(METADATA_FILE)?.and_then(|text| topic_id_from_text(&text));
         let epochs = text(EPOCH_FILE)?.and_then(|text| Epochs::from_text(&text));
+        let ours = read_file(files, &directory.join(STATE_FILE))?;
+        if let Some(state) = ours.and_then(|bytes| unseal(KIND, bytes))
+            && let Some(state) = std::str::from_utf8(&state).ok().and_then(Self::from_text)
+        {
+            return match epochs {
+                Some(epochs) if state.is_behind(&epochs, files, directory)? => {
+                    Ok(Some((Self { epochs, ..state }, Source::Outdated)))
+                }
+                _ => Ok(Some((state, Source::Protected))),
+            };
+        }
+        let topic_id = text(METADATA_FILE)?.and_then(|text| topic_id_from_text(&text));
         let (Some(topic_id), Some(epochs)) = (topic_id, epochs) else {
             return Ok(None);
         };
@@ -65,6 +71,19 @@ impl PartitionState {
             epochs,
         };
         Ok(Some((state, Source::Kafka)))
+    }
+
+    /// Whether this is a state of an earlier time, which a disk may come up with: its checksum is
+    /// right, but batches of later epochs would be refused. Kafka's file has no checksum, so it is
+    /// believed only if the last batch of the log bears it out.
+    fn is_behind(
+        &self,
+        kafkas: &Epochs,
+        files: &dyn FileSystem,
+        directory: &Path,
+    ) -> Result<bool, FsError> {
+        let latest = kafkas.latest();
+        Ok(latest > self.epochs.latest() && last_epoch(files, directory)? == latest)
     }
 
     /// Makes it durable.
@@ -149,6 +168,33 @@ impl PartitionState {
     }
 }
 
+/// The leader epoch of the last batch of the log in `directory`, as far as its headers lead.
+fn last_epoch(files: &dyn FileSystem, directory: &Path) -> Result<Option<LeaderEpoch>, FsError> {
+    let entries = files.list(directory)?;
+    let mut bases: Vec<Offset> = entries
+        .iter()
+        .filter_map(|entry| FileKind::parse(&entry.name))
+        .filter_map(|(kind, base)| (kind == FileKind::Log).then_some(base))
+        .collect();
+    bases.sort_unstable();
+    for base in bases.into_iter().rev() {
+        let file = files.open(&FileKind::Log.path(directory, base))?;
+        let mut walk = HeaderWalk::new(&file, 0, file.size(), Some(base)).cold();
+        let mut last = None;
+        loop {
+            match walk.next() {
+                Ok(Some(batch)) => last = Some(batch.header.leader_epoch()),
+                Ok(None) | Err(WalkError::Broken { .. }) => break,
+                Err(WalkError::Fs(error)) => return Err(error),
+            }
+        }
+        if last.is_some() {
+            return Ok(last);
+        }
+    }
+    Ok(None)
+}
+
 /// The topic that the files in `directory` belong to, by the file that is under a CRC; none if that
 /// is damaged or not there.
 ///
@@ -169,6 +215,8 @@ pub fn sealed_topic_id(
 pub enum Source {
     /// Ours, with a CRC.
     Protected,
+    /// Ours, but it is of an earlier time: the epochs are from Kafka's.
+    Outdated,
     /// Kafka's, without: ours was damaged or is not there.
     Kafka,
 }

@@ -129,6 +129,7 @@ impl Log {
         // The protected file is written whenever the start moves within a segment, so it is newer.
         let log_start = match &state {
             Some((state, Source::Protected)) => state.log_start,
+            Some((state, Source::Outdated)) => state.log_start.max(hint.log_start),
             _ => hint.log_start,
         };
         log.begin_at(log_start)?;

@@ -346,12 +346,13 @@ impl Scan<'_> {
     /// file, epochs must not decrease, and one that is not known begins here.
     fn is_epoch_in_order(&mut self, batch: &Located) -> bool {
         let (epoch, base_offset) = (batch.header.leader_epoch(), batch.header.base_offset());
+        let knows_all = matches!(self.source, Some(Source::Protected | Source::Outdated));
         match self.epochs.at(base_offset) {
             Some(known) if epoch < known => false,
             Some(known) if epoch == known => true,
             // Below the log start, epochs are forgotten.
-            None if self.source == Some(Source::Protected) => true,
-            Some(_) if self.source == Some(Source::Protected) => false,
+            None if knows_all => true,
+            Some(_) if knows_all => false,
             _ => {
                 self.epochs.assign(epoch, base_offset);
                 true

@@ -139,6 +139,9 @@ impl Check<'_> {
                 if source == Source::Kafka && there {
                     let what = "its CRC does not match; Kafka's files are used";
                     self.hint(path, what, REBUILD);
+                } else if source == Source::Outdated {
+                    let what = "it is older than the log and than Kafka's epochs, which are used";
+                    self.hint(path, what, RESTART);
                 }
             }
             None if there => self.hint(path, "neither it nor Kafka's files can be read", REBUILD),
