@@ -49,6 +49,9 @@ pub const NOW: Timestamp = Timestamp(1_700_000_000_000);
 /// How much is kept aside for a full disk.
 const RESERVE_BYTES: u64 = 32 << 10;
 
+/// Topics with few index entries.
+const SPARSE_TOPICS: [&str; 2] = ["b", "d"];
+
 /// Truncations between two starts, at most: each has an epoch of its own.
 const EPOCHS_PER_START: i32 = 1_000;
 
@@ -157,13 +160,23 @@ pub fn settle<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// The configuration of a partition's log: small bounds, and the topic's retention.
-fn log_config(configs: &BTreeMap<String, String>) -> LogConfig {
+/// The configuration of a partition's log: small bounds, and the topic's retention. Every other
+/// topic has several batches between two entries of an index, so that one batch has to be found by
+/// way of another.
+fn log_config(topic: &str, configs: &BTreeMap<String, String>) -> LogConfig {
     let config = TopicConfig::resolve(&TopicConfig::default(), configs);
-    LogConfig {
+    let dense = LogConfig {
         retention_bytes: config.retention_bytes,
         ..LogConfig::test_min()
+    };
+    if SPARSE_TOPICS.contains(&topic) {
+        return LogConfig {
+            segment_bytes: 4_000,
+            index_interval_bytes: 1_500,
+            ..dense
+        };
     }
+    dense
 }
 
 fn claim(draw: u64) -> Claim {
@@ -283,14 +296,16 @@ impl Machine {
                     partition,
                 };
                 if let Some(served) = self.served.get_mut(&name) {
-                    served.log.set_config(log_config(&topic.configs));
+                    served
+                        .log
+                        .set_config(log_config(&topic.name, &topic.configs));
                     continue;
                 }
                 let opened = Log::open(
                     Arc::clone(self.data.file_system()),
                     &self.data.partition_path(&name),
                     topic.id,
-                    log_config(&topic.configs),
+                    log_config(&topic.name, &topic.configs),
                     hint(&self.checkpoint, &name, topic.id, self.shutdown),
                     now,
                 );
