@@ -131,6 +131,9 @@ impl Receive {
             Some(header) => header,
             None => {
                 let Some(fixed) = self.fixed_part() else {
+                    // Another protocol's peer may wait for an answer before it sends as many bytes.
+                    let frame_bytes_max = self.frame_bytes_max;
+                    FrameHeader::check_start(self.arrived(), frame_bytes_max)?;
                     return Ok(Front::Incomplete);
                 };
                 let header = FrameHeader::decode(&fixed, self.frame_bytes_max)?;
@@ -200,8 +203,7 @@ impl Receive {
         } else {
             pool.take(bytes)
         };
-        let arrived = self.start..self.end;
-        let arrived = self.bytes().get(arrived).unwrap_or_default();
+        let arrived = self.arrived();
         let count = arrived.len();
         if let Some(room) = larger.get_mut(..count) {
             room.copy_from_slice(arrived);
@@ -271,9 +273,13 @@ impl Receive {
         }
     }
 
+    fn arrived(&mut self) -> &[u8] {
+        let arrived = self.start..self.end;
+        self.bytes().get(arrived).unwrap_or_default()
+    }
+
     fn fixed_part(&mut self) -> Option<[u8; HEADER_BYTES]> {
-        let (start, end) = (self.start, self.end);
-        self.bytes().get(start..end)?.first_chunk().copied()
+        self.arrived().first_chunk().copied()
     }
 
     /// Checks the checksum as soon as the message is there, before the payload is waited for.
@@ -410,6 +416,25 @@ mod tests {
         }
         assert!(receive.frame().1 == payload);
         assert_eq!(steps[..3], [16 << 10, 32 << 10, 64 << 10]);
+    }
+
+    /// Less than a fixed part was waited for to become one, until the connection was idle for long.
+    #[test]
+    fn another_protocol_is_named_before_a_fixed_part_has_arrived() {
+        for (start, name) in [
+            (&b"GET / HTTP/1.0\r\n\r\n"[..], "HTTP"),
+            (b"HTTP", "HTTP"),
+            (&[0x16, 0x03, 0x01, 0x00], "TLS"),
+            (&[0, 0, 0, 14, 0, 18, 0, 3], "Kafka"),
+        ] {
+            let error = receive(start).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        assert!(receive(b"GET").unwrap().is_empty());
+        let whole = frame(b"message", b"payload");
+        for length in 0..HEADER_BYTES {
+            assert_eq!(receive(&whole[..length]), Ok(Vec::new()), "{length}");
+        }
     }
 
     #[test]
