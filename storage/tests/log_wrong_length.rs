@@ -58,3 +58,38 @@ fn a_wrong_length_costs_its_own_batch_only() {
         }
     }
 }
+
+/// A length that has become longer led over the next batch, which was bad itself, into the one
+/// behind that: as the next one was not found, what lay before the end of the wrong length was
+/// lost too.
+#[test]
+fn a_wrong_length_beside_a_damaged_batch_costs_these_two_only() {
+    for shutdown in [Shutdown::Clean, Shutdown::Unclean] {
+        let mut rig = Rig::mapped();
+        rig.config.segment_bytes = 100_000;
+        rig.config.index_interval_bytes = 100_000;
+        let mut log = rig.open();
+        let mut positions = Vec::new();
+        for number in 0..9 {
+            positions.push(log.bytes() as usize);
+            append(&mut log, &[&format!("record {number} {}", "x".repeat(60))]);
+        }
+        rig.close(log);
+        rig.hint.shutdown = shutdown;
+        let path: PathBuf = rig.directory.join("00000000000000000000.log");
+        let mut bytes = fs::read(&path).unwrap();
+        let length = positions[4] + 8..positions[4] + 12;
+        let wrong = positions[6] + 70 - positions[4] - 12;
+        bytes[length].copy_from_slice(&u32::try_from(wrong).unwrap().to_be_bytes());
+        bytes[positions[5] + 80] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let log = rig.open();
+        assert_eq!(log.end(), Offset(9));
+        for offset in 0..9 {
+            let fetched = log.read(Offset(offset), 1, log.end());
+            let fetched = fetched.and_then(|fetched| fetched.check().map(|()| fetched));
+            let is_bad = offset == 4 || offset == 5;
+            assert_eq!(fetched.is_err(), is_bad, "{offset} after {shutdown:?}");
+        }
+    }
+}

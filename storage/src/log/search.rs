@@ -100,8 +100,8 @@ impl Search {
 
     /// Where a walk of headers goes on that broke at `broken_at`, where the batch of `expected` had
     /// to begin, and the first offset that is lost. The batch before, if one was passed, may be the
-    /// bad one: with a wrong length it leads to the wrong place, and the next one begins before or
-    /// behind.
+    /// bad one: with a wrong length it leads to the wrong place, and what follows it begins before
+    /// or behind.
     ///
     /// # Errors
     /// If the disk fails.
@@ -112,9 +112,10 @@ impl Search {
         expected: Offset,
     ) -> Result<(Option<Located>, Offset), FsError> {
         if let Some(before) = before {
-            let next = self.next_good(before.position.saturating_add(1), expected)?;
-            if let Some(next) = next.filter(|next| next.header.base_offset() == expected) {
-                return Ok((Some(next), before.header.base_offset()));
+            self.crcs.begin(before.position);
+            if !self.has_good_crc(before.position, before.bytes, &before.header)? {
+                let next = self.next_good(before.position.saturating_add(1), expected)?;
+                return Ok((next, before.header.base_offset()));
             }
         }
         let next = self.next_good(broken_at.saturating_add(1), expected.plus(1))?;

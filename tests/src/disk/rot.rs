@@ -193,6 +193,13 @@ impl Base {
         let earlier = disk.take_boundaries();
         let mut expected = Expected::clone(&run.expected);
         let mut machine = run.machine.take().ok_or("the broker has stopped")?;
+        if let Some((name, job)) = run.checkpoint.take() {
+            // Its log makes no other up to there.
+            if machine.served.contains_key(&name) {
+                let recovery_point = job.run().map_err(|error| error.to_string())?;
+                machine.remember(&name, recovery_point);
+            }
+        }
         settle(&mut machine, &mut expected, run.now).map_err(|trouble| trouble.to_string())?;
         if group.is_multiple_of(2) {
             machine
@@ -564,11 +571,11 @@ fn read_around(log: &Log, from: i64) -> Result<BTreeMap<i64, Bytes>, String> {
 }
 
 impl Corruption {
-    /// Where a log may end. A checkpoint of a time before it was cut back has it end where it did
-    /// then: what was cut counts as lost, and cannot be read.
+    /// Where a log may end. A checkpoint or a batch of a time before it was cut back may have it end
+    /// where it did then: what was cut counts as lost, and cannot be read.
     fn end_max(&self, line: &Line) -> i64 {
         match (self.kind, self.how) {
-            (FileKind::Checkpoint, How::Old) => i64::MAX,
+            (FileKind::Checkpoint | FileKind::Segment, How::Old) => i64::MAX,
             _ => line.end(),
         }
     }

@@ -46,6 +46,8 @@ pub struct Run {
     pub stop: Option<Stop>,
     /// The broker, if it still runs.
     pub machine: Option<Machine>,
+    /// The checkpoint job that still lies about.
+    pub checkpoint: Option<(PartitionName, CheckpointJob)>,
     /// Steps that were done.
     pub steps: u64,
     /// What time it is at its end.
@@ -75,6 +77,7 @@ pub fn run(kind: Kind, seed: u64, disk: &SimulatedDisk) -> Run {
         expected: driver.expected,
         stop,
         machine: driver.machine,
+        checkpoint: driver.checkpoint,
         steps,
         now: Timestamp(driver.now),
     }
