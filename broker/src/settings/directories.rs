@@ -13,15 +13,13 @@ pub(super) fn overlap(directories: &[PathBuf]) -> Option<String> {
     for (index, (path, at)) in named() {
         for (other_index, (other, other_at)) in named() {
             if index < other_index && at == other_at {
-                let (path, other) = (path.display(), other.display());
                 return Some(format!(
-                    "data names a directory twice, as {path} and as {other}; name each once"
+                    "data names a directory twice, as {path:?} and as {other:?}; name each once"
                 ));
             }
             if index != other_index && at.starts_with(other_at) {
-                let (path, other) = (path.display(), other.display());
                 return Some(format!(
-                    "data names {path}, which lies in {other}; name directories of which none \
+                    "data names {path:?}, which lies in {other:?}; name directories of which none \
                      holds another"
                 ));
             }
@@ -59,6 +57,8 @@ mod tests {
         assert_eq!(overlap(&[real.clone(), beside]), None);
         let twice = overlap(&[real.clone(), link.clone()]).unwrap();
         assert!(twice.contains("twice"), "{twice}");
+        let broken = overlap(&["a\nb".into(), "a\nb".into()]).unwrap();
+        assert!(!broken.contains('\n'), "{broken}");
         let missing = parent.path().join("missing");
         assert!(overlap(&[missing.clone(), missing]).is_some());
         for pair in [[real.clone(), below.clone()], [below, real]] {

@@ -571,8 +571,8 @@ fn read_around(log: &Log, from: i64) -> Result<BTreeMap<i64, Bytes>, String> {
 }
 
 impl Corruption {
-    /// Where a log may end. A checkpoint or a batch of a time before it was cut back may have it end
-    /// where it did then: what was cut counts as lost, and cannot be read.
+    /// Where a log may end. A checkpoint or a batch of a time before it was cut back may have it
+    /// end where it did then: what was cut counts as lost, and cannot be read.
     fn end_max(&self, line: &Line) -> i64 {
         match (self.kind, self.how) {
             (FileKind::Checkpoint | FileKind::Segment, How::Old) => i64::MAX,

@@ -58,8 +58,9 @@ const REPAIRED: &str = "nothing: reads go on behind them; another replica may ha
 const REBUILD: &str = "run `strandline log repair`, which takes the file away; it is built again";
 
 /// Looks through every file of the partition in `directory`, and tells what is wrong, the worst
-/// first. Changes nothing. Reads every byte of the log, and of the data directory that the partition
-/// lies in what it remembers of it: a log that ends before its recovery point has lost something.
+/// first. Changes nothing. Reads every byte of the log, and of the data directory that the
+/// partition lies in what it remembers of it: a log that ends before its recovery point has lost
+/// something.
 ///
 /// # Errors
 /// If the disk fails.
