@@ -206,11 +206,10 @@ pub fn recovery_point_of(
     let Some((of, offsets)) = checkpoint.entries.get(&name) else {
         return Ok(None);
     };
-    let is_of_another = match (of, sealed_topic_id(fs, partition)?) {
-        (Some(of), Some(found)) => *of != found,
-        _ => false,
-    };
-    Ok((!is_of_another).then_some(offsets.recovery_point))
+    // A topic that was created again may have no state yet: then nothing tells whose point it is.
+    let found = sealed_topic_id(fs, partition)?;
+    let is_its_own = of.is_none() || *of == found;
+    Ok(is_its_own.then_some(offsets.recovery_point))
 }
 
 /// Writes a checkpoint file in Kafka's format, atomically and durably: the version 0, the number of
