@@ -2,7 +2,7 @@
 //!
 //! *Patterns: write-ahead log, high-water mark, idempotent receiver.*
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use strandline_core::replica::Flush;
 use strandline_protocol::{
@@ -106,6 +106,17 @@ impl Partition {
         let fetched = read_from(from).map_err(|error| self.read_error(error))?;
         read.fetched = Some(fetched);
         Ok(Ok(read))
+    }
+
+    /// Whether the caller may bring a part of the log into memory that nobody waits for: one at a
+    /// time may, until [`Partition::warmed`], however often it is asked for.
+    pub fn may_warm(&self) -> bool {
+        !self.is_warming.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whoever was allowed to is done.
+    pub fn warmed(&self) {
+        self.is_warming.store(false, Ordering::Release);
     }
 
     /// What a failed read or check is answered with; takes the directory offline if its

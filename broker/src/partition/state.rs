@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -36,6 +36,8 @@ pub struct Partition {
     pub(super) waits: Arc<FetchWaits>,
     pub(super) metrics: Arc<TopicMetrics>,
     pub(super) damage_told: DamageTold,
+    /// Whether somebody brings a part of it into memory behind an answer.
+    pub(super) is_warming: AtomicBool,
     /// Bytes ever made visible to consumers, since the partition was opened.
     pub(super) visible: AtomicI64,
     pub(super) inner: Mutex<Inner>,
@@ -131,6 +133,7 @@ impl Partition {
             waits: opening.waits,
             metrics: opening.metrics,
             damage_told: DamageTold::default(),
+            is_warming: AtomicBool::new(false),
             visible: AtomicI64::new(0),
             inner: Mutex::new(Inner {
                 log: Some(log),

@@ -103,11 +103,7 @@ impl ParkedFetch {
         loop {
             match look(broker, &self.request, self.look, patience) {
                 Step::Done(response, payload, left_out) => {
-                    // Otherwise a partition that always has something new would keep those from
-                    // being read that are cold.
-                    if !left_out.is_empty() {
-                        spawn::spawn(warm(broker.threads, left_out));
-                    }
+                    warm_behind(broker.threads, left_out);
                     return Reply::with_payload(&response, payload).into();
                 }
                 Step::Wait { from, growth } => {
@@ -176,6 +172,23 @@ impl ParkedFetch {
 async fn warm(threads: Threads, reads: Vec<ColdRead>) {
     let work = move || reads.into_iter().for_each(ColdRead::warm);
     spawn::blocking(threads, work).await;
+}
+
+/// Does so without anybody who waits. Otherwise a partition that always has something new would
+/// keep those from being read that are cold. One at a time for each partition: who asks again
+/// before the disk has answered must not line up the same work again.
+fn warm_behind(threads: Threads, mut reads: Vec<ColdRead>) {
+    reads.retain(|read| read.partition.may_warm());
+    if reads.is_empty() {
+        return;
+    }
+    let partitions: Vec<_> = reads.iter().map(|it| Arc::clone(&it.partition)).collect();
+    spawn::spawn(async move {
+        warm(threads, reads).await;
+        for partition in partitions {
+            partition.warmed();
+        }
+    });
 }
 
 impl ColdRead {
