@@ -10,7 +10,7 @@ use tokio::time::Instant;
 /// How long one damage is told once.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// How many damages are remembered; more than these are a log that is gone, and told together.
+/// How many damages are told in that time: a log with more of them is known to be bad by then.
 const DAMAGES_MAX: usize = 64;
 
 /// The damages of one partition that were told, by the next good offset, and when.
