@@ -261,6 +261,36 @@ fn a_directory_can_be_opened_on_a_full_disk() {
 }
 
 #[test]
+fn a_directory_can_be_opened_on_a_disk_that_is_full_to_the_last_block() {
+    let disk = SimulatedDisk::new(0);
+    let (directory, _) = open(&disk, 1).unwrap();
+    let fs = disk.file_system();
+    let ballast = fs.create(Path::new("/ballast")).unwrap();
+    disk.set_capacity(Some(1 << 20));
+    directory.release_reserve().unwrap();
+    drop(directory);
+    let fill = || {
+        let available = fs.space(Path::new("/")).unwrap().available;
+        ballast.allocate(ballast.size() + available).unwrap();
+    };
+    fill();
+    // Each time somebody takes what the file of the last run has given.
+    for _ in 0..3 {
+        let (directory, found) = open(&disk, 1).unwrap();
+        assert!(directory.is_online());
+        assert_eq!(found.shutdown, Shutdown::Unclean);
+        directory.set_broker_epoch(BrokerEpoch(9)).unwrap();
+        fill();
+    }
+    ballast.truncate(0).unwrap();
+    let (directory, _) = open(&disk, 1).unwrap();
+    directory.set_broker_epoch(BrokerEpoch(11)).unwrap();
+    drop(directory);
+    let found = open(&disk, 1).unwrap().1;
+    assert_eq!(found.last_run.unwrap().broker_epoch, BrokerEpoch(11));
+}
+
+#[test]
 fn a_failing_disk_takes_the_directory_offline() {
     for (operation, failure) in [
         (Operation::Sync, Failure::Broken),

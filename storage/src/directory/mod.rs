@@ -197,7 +197,9 @@ impl DataDirectory {
         }
     }
 
-    /// Enters the epoch under which this run has registered. Durable when it returns.
+    /// Enters the epoch under which this run has registered. Durable when it returns. On a disk
+    /// that is full to the last block nothing is entered, as after a directory's first start: the
+    /// next start then takes the run for one whose page cache is lost.
     ///
     /// # Errors
     /// If the disk fails or the directory is offline.
@@ -206,7 +208,20 @@ impl DataDirectory {
             broker_epoch,
             incarnation: self.incarnation.clone(),
         };
-        self.write(|| runs::write(&*self.fs, &self.path, &run))
+        let written = self.write(|| runs::write(&*self.fs, &self.path, &run));
+        match written {
+            // To the last block, as a run on a full disk leaves it. The file of the run before may
+            // give its own; and if not, a broker that knows nothing of its last run recovers more,
+            // but serves its readers.
+            Err(StorageError::Fs(error)) if error.is_full() => {
+                self.write(|| runs::forget(&*self.fs, &self.path))?;
+                match self.write(|| runs::write(&*self.fs, &self.path, &run)) {
+                    Err(StorageError::Fs(error)) if error.is_full() => Ok(()),
+                    result => result,
+                }
+            }
+            result => result,
+        }
     }
 
     /// Writes how far the partitions have come. Durable when it returns. Costs one small file, and

@@ -85,6 +85,15 @@ pub(super) fn write(fs: &dyn FileSystem, directory: &Path, run: &Run) -> Result<
     sealed::write(fs, &directory.join(INCARNATION), INCARNATION_KIND, &lines)
 }
 
+/// Takes the file away, durably: nothing is known of any run.
+pub(super) fn forget(fs: &dyn FileSystem, directory: &Path) -> Result<(), FsError> {
+    match fs.remove(&directory.join(INCARNATION)) {
+        Err(error) if error.is_not_found() => {}
+        result => result?,
+    }
+    fs.sync_directory(directory)
+}
+
 fn parse(lines: &str) -> Option<Run> {
     let mut words = lines.trim_end().splitn(3, ' ');
     Some(Run {
