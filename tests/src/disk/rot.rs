@@ -259,9 +259,10 @@ impl Base {
             return before.to_vec();
         };
         let is_state = matches!(kind, FileKind::PartitionState | FileKind::RecoveryState);
+        // Not done either: what a deleted topic of the same name had there. Its batches are whole,
+        // and nothing in them says whose they are.
         let now = self.disk.kill().file_system();
-        if is_state && topic_of(&*earlier, path) != topic_of(&*now, path) {
-            // That was a file of a topic which is deleted.
+        if topic_of(&*earlier, path) != topic_of(&*now, path) {
             return before.to_vec();
         }
         if is_state || before.len() <= PAGE && old.len() <= PAGE {
@@ -277,7 +278,7 @@ impl Base {
     }
 }
 
-/// The topic of the partition that a file belongs to.
+/// The topic whose partition keeps the file at `path`, if it is one of a partition.
 fn topic_of(files: &dyn FileSystem, path: &Path) -> Option<TopicId> {
     sealed_topic_id(files, path.parent()?).ok()?
 }
