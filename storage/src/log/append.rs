@@ -102,6 +102,22 @@ impl Log {
         })
     }
 
+    /// Takes room for a batch of up to `bytes` ahead of its append, in a new segment if it belongs
+    /// into one: whatever happens to the disk's free space, the next append of so much finds room.
+    /// For a caller whose append must not fail because of a full disk.
+    ///
+    /// # Errors
+    /// As [`Log::append`]; nothing of the log has changed if the disk is full.
+    pub fn reserve(&mut self, bytes: usize, now: Timestamp) -> Result<(), AppendError> {
+        self.check_online()?;
+        let incoming = Incoming {
+            bytes: to_u64(bytes),
+            last_offset: self.end,
+            max_timestamp: now,
+        };
+        Ok(self.make_room(&incoming, now)?)
+    }
+
     /// Size and time of what a client sent, against the topic's configuration.
     fn check_bounds(&self, view: &BatchView<'_>, now: Timestamp) -> Result<(), AppendError> {
         let (bytes, bytes_max) = (view.bytes().len(), self.config.max_message_bytes);

@@ -102,16 +102,24 @@ impl Log {
     /// where it was. Cheap: index and producers are written only every few megabytes.
     #[must_use = "nothing is written until it runs"]
     pub fn checkpoint_job(&mut self, now: Timestamp) -> Option<CheckpointJob> {
+        self.checkpoint_job_to(self.durable, now)
+    }
+
+    /// The same for a log whose end may be cut again: its recovery point stays at `settled` or
+    /// below it, so that what is cut behind that is never taken for damage.
+    #[must_use = "nothing is written until it runs"]
+    pub fn checkpoint_job_to(&mut self, settled: Offset, now: Timestamp) -> Option<CheckpointJob> {
+        let recovery_point = self.durable.min(settled);
         let is_due = self.progress.bytes_since_checkpoint >= self.config.checkpoint_bytes;
-        let is_moved = self.durable != self.progress.checkpointed;
+        let is_moved = recovery_point != self.progress.checkpointed;
         if self.check_online().is_err() || self.oldest_base().is_none() || !(is_due || is_moved) {
             return None;
         }
         self.producers
             .expire(now, self.config.producer_expiration_ms);
-        self.progress.checkpointed = self.durable;
+        self.progress.checkpointed = recovery_point;
         Some(CheckpointJob {
-            recovery_point: self.durable,
+            recovery_point,
             reached: Arc::clone(&self.progress.reached),
             files: Arc::clone(&self.files),
             directory: self.directory.clone(),
