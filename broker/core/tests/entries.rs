@@ -41,17 +41,18 @@ fn registration() -> Registration {
     }
 }
 
+fn voter(raft_id: u64) -> Voter {
+    Voter {
+        raft_id,
+        broker: BrokerId(1),
+    }
+}
+
 /// One of every kind, with every field set.
 fn samples() -> Vec<Entry> {
     vec![
         Entry::Blank,
-        Entry::Membership(Membership {
-            cluster: ClusterId([1; 16]),
-            voters: vec![Voter {
-                raft_id: u64::MAX,
-                broker: BrokerId(1),
-            }],
-        }),
+        Entry::Membership(Membership::of(ClusterId([1; 16]), vec![voter(u64::MAX)])),
         Entry::Command(vec![
             Record::MetadataVersionSet {
                 version: METADATA_VERSION,
@@ -121,6 +122,21 @@ fn entries_of_the_first_version_read_and_write_the_same() {
         cluster.append(&read);
     }
     assert_eq!(cluster.replayed(), cluster.image);
+}
+
+#[test]
+fn a_membership_under_change_reads_as_it_was_written() {
+    let settled = Membership::of(ClusterId([1; 16]), vec![voter(1)]);
+    assert!(settled.is_alone(1) && !settled.is_alone(2));
+    let changing = Membership {
+        voters: vec![voter(1), voter(2), voter(3)],
+        voters_before: vec![voter(1)],
+        learners: vec![voter(4)],
+        ..settled
+    };
+    assert!(!changing.is_alone(1));
+    let entry = Entry::Membership(changing);
+    assert_eq!(Entry::decode(&entry.encode()).unwrap(), entry);
 }
 
 #[test]

@@ -6,13 +6,16 @@ use strandline_protocol::{
     batch::{BatchBuilder, BatchError, BatchView, Codec, NewRecord, ProducerStamp},
 };
 
-/// The largest batch of an entry: the entry and what the batch puts around it.
-pub(super) const BATCH_BYTES_MAX: usize = ENTRY_BYTES_MAX + 256;
+/// What a batch puts around an entry, at most.
+pub(super) const OVERHEAD_BYTES: usize = 256;
+
+/// The largest batch of an entry.
+pub(super) const BATCH_BYTES_MAX: usize = ENTRY_BYTES_MAX + OVERHEAD_BYTES;
 
 /// The batch of `entry`: one record without a key, whose value is the entry.
 pub(super) fn encode(entry: &Entry, now: Timestamp) -> Result<bytes::Bytes, String> {
     let value = entry.encode();
-    let mut builder = BatchBuilder::new(Codec::None, value.len() + 256);
+    let mut builder = BatchBuilder::new(Codec::None, value.len() + OVERHEAD_BYTES);
     let record = NewRecord {
         timestamp: now,
         key: None,

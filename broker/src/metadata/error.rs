@@ -39,7 +39,7 @@ pub enum MetadataError {
     /// There is no metadata, but there is data.
     #[error(
         "the metadata log {directory} is missing or empty, but the data directory holds \
-         partitions; restore it from a backup, or start with an empty data directory"
+         partitions or a vote; restore it from a backup, or start with an empty data directory"
     )]
     Missing {
         /// Where it should be.
@@ -57,6 +57,28 @@ pub enum MetadataError {
         found: ClusterId,
         /// Whose it should be.
         expected: ClusterId,
+    },
+    /// The promises of this member of the quorum are lost.
+    #[error(
+        "the vote {file} cannot be used ({reason}), and this broker does not keep the metadata \
+         log alone: it could vote twice; give it an empty data directory and let it join again"
+    )]
+    VoteLost {
+        /// Where it should be.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The log is kept by others.
+    #[error(
+        "the metadata log {directory} is not kept by this data directory (Raft id {raft_id}): put \
+         the directories back where they came from"
+    )]
+    NotAMember {
+        /// Where the log is.
+        directory: PathBuf,
+        /// As whom this broker would keep it.
+        raft_id: u64,
     },
     /// The first entry could not be written.
     #[error("the metadata log cannot be founded: {0}")]

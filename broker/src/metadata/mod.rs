@@ -1,8 +1,8 @@
 //! The metadata log of this broker: the driver around `strandline_core::metadata`.
 //!
-//! *Patterns: consistent core, state watch.* A quorum of one for now: the broker opens
-//! `__cluster_metadata-0`, replays it into an [`Image`], and from then on proposes changes to
-//! itself. A reply is given only once what it tells is durable and published.
+//! *Patterns: consistent core, state watch.* The broker opens `__cluster_metadata-0`, replays it
+//! into an [`Image`], and joins the Raft group that keeps it (`quorum`), which elects the
+//! controller. A reply is given only once what it tells is committed and published.
 //!
 //! **Never** decides: that is [`Controller::decide`]'s.
 //!
@@ -11,10 +11,18 @@
 mod batches;
 mod error;
 mod queue;
+mod quorum;
 mod replay;
+#[cfg(test)]
+mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
+use openraft::{RaftNetworkFactory, network::NetSnapshot};
+use parking_lot::Mutex;
 use strandline_core::metadata::{Command, Controller, Image, ProducerIds, Registration, Reply};
 use strandline_protocol::{
     BrokerEpoch, BrokerId, DirectoryId, ErrorCode, Offset,
@@ -24,16 +32,18 @@ use strandline_protocol::{
         DeleteTopicsResponse, Failure, InitProducerIdRequest, InitProducerIdResponse,
     },
 };
-use strandline_storage::{
-    StorageError,
-    log::{CheckpointJob, RecoveryReport},
-};
-use tokio::sync::watch;
+use strandline_storage::{StorageError, log::RecoveryReport};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use error::MetadataError;
+pub use quorum::MetadataCheckpoint;
 pub use replay::{Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataOptions};
 
-use queue::Queue;
+use queue::{Queue, Request, shutting_down};
+use quorum::{
+    Failing, Machine, NoPeers, NoSnapshot, Parts, Public, Raft, Store, Types, stored_membership,
+};
+use replay::Opened;
 
 /// Where the log is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +57,22 @@ pub enum Flushing {
 /// The metadata log. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct MetadataLog {
-    queue: Arc<Queue>,
+    queue: mpsc::Sender<Request>,
+    controller: Arc<Mutex<Controller>>,
+    public: Public,
+    store: Store,
+    failing: Failing,
     /// Held while a block is being reserved, so that many producers that come at once share it.
     producer_ids: Arc<tokio::sync::Mutex<ProducerIds>>,
+}
+
+/// A log that was opened, and the member that keeps it.
+struct Joined {
+    metadata: MetadataLog,
+    report: RecoveryReport,
+    /// Empty until the member has started.
+    #[cfg(test)]
+    member: Arc<OnceLock<Raft>>,
 }
 
 impl fmt::Debug for MetadataLog {
@@ -61,53 +84,114 @@ impl fmt::Debug for MetadataLog {
 }
 
 impl MetadataLog {
-    /// Opens the log, founds the cluster if it is empty, and replays it. Waits for the disk.
+    /// Opens the log, founds the cluster if it is empty, replays it, and starts this member of the
+    /// quorum in the background. Waits for the disk. To be called within a tokio runtime; what is
+    /// proposed waits until the member leads.
     ///
     /// # Errors
     /// [`MetadataError`] names the file, the offset and the remedy; the broker must not start then.
     pub fn open(options: MetadataOptions) -> Result<(Self, RecoveryReport), MetadataError> {
-        let opened = replay::open(&options)?;
-        let report = opened.report.clone();
-        let controller = Controller::new(options.defaults);
-        let metadata = Self {
-            queue: Arc::new(Queue::new(opened, controller, options.flushing)),
-            producer_ids: Arc::default(),
-        };
-        Ok((metadata, report))
+        let joined = Self::open_among(options, NoPeers)?;
+        Ok((joined.metadata, joined.report))
     }
 
-    /// What is known and durable, as of now.
+    /// The same, with a way to the other members.
+    fn open_among<N>(options: MetadataOptions, network: N) -> Result<Joined, MetadataError>
+    where
+        N: RaftNetworkFactory<Types>,
+        N::Network: NetSnapshot<Types, SnapshotData = NoSnapshot>,
+    {
+        let opened = replay::open(&options)?;
+        let report = opened.report.clone();
+        let failing = Failing::new();
+        let Opened {
+            log,
+            vote,
+            company,
+            image,
+            membership,
+            ..
+        } = opened;
+        let parts = Parts {
+            files: Arc::clone(&options.file_system),
+            directory: options.data_directory().to_path_buf(),
+            log,
+            vote,
+            cluster: options.membership.cluster,
+            flushing: options.flushing,
+        };
+        let store = Store::new(parts, failing.clone());
+        let public = Public::new(image.clone(), failing.clone());
+        let membership = stored_membership(membership.as_ref());
+        let machine = Machine::new(public.clone(), store.clone(), image, membership);
+        let controller = Arc::new(Mutex::new(Controller::new(options.defaults)));
+        let (queue, requests) = queue::channel();
+        let member: Arc<OnceLock<Raft>> = Arc::default();
+        let serving = Queue {
+            raft_id: options.raft_id,
+            company,
+            controller: Arc::clone(&controller),
+            public: public.clone(),
+            store: store.clone(),
+            failing: failing.clone(),
+            requests,
+            member: Arc::clone(&member),
+        };
+        tokio::spawn(serving.run(machine, network));
+        let metadata = Self {
+            queue,
+            controller,
+            public,
+            store,
+            failing,
+            producer_ids: Arc::default(),
+        };
+        Ok(Joined {
+            metadata,
+            report,
+            #[cfg(test)]
+            member,
+        })
+    }
+
+    /// What is known and committed, as of now.
     #[must_use]
     pub fn image(&self) -> Arc<Image> {
-        self.queue.image()
+        self.public.image()
     }
 
     /// Tells of every new image, or of the newest of several.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Image>> {
-        self.queue.watch()
+        self.public.watch()
     }
 
     /// Tells why the log has failed, once it has. It stays so until a restart; the data directory
     /// that it lies in must go offline.
     #[must_use]
     pub fn failure(&self) -> watch::Receiver<Option<String>> {
-        self.queue.failure()
+        self.failing.watch()
     }
 
     /// Nothing more is placed in a data directory that has failed.
     pub fn directory_failed(&self, directory: DirectoryId) {
-        self.queue.directory_failed(directory);
+        self.controller.lock().directory_failed(directory);
     }
 
-    /// Proposes a change. The reply comes once the change is durable and in [`MetadataLog::image`].
+    /// Proposes a change. The reply comes once the change is committed and in
+    /// [`MetadataLog::image`].
     ///
     /// Cancel safe in that nothing breaks; but the change may happen all the same.
     ///
     /// # Errors
     /// The [`Failure`] of the whole. Failures of its parts are in the reply.
     pub async fn propose(&self, command: Command) -> Result<Reply, Failure> {
-        self.queue.submit(&command).await.unwrap_or_else(|_| {
+        let (to, from) = oneshot::channel();
+        let request = Request::Propose(command, to);
+        if self.queue.send(request).await.is_err() {
+            return Err(shutting_down());
+        }
+        from.await.unwrap_or_else(|_| {
             Err(Failure::new(
                 ErrorCode::UNKNOWN_SERVER_ERROR,
                 "the broker stopped while it made the change: look whether it is there",
@@ -210,16 +294,18 @@ impl MetadataLog {
     }
 
     /// The job that makes the next start quick, to be run at most a second after new changes; its
-    /// outcome is the recovery point for the data directory's checkpoint.
+    /// outcome is the recovery point for the data directory's checkpoint, which never lies above
+    /// what is committed.
     #[must_use = "nothing is written until it runs"]
-    pub fn checkpoint_job(&self) -> Option<CheckpointJob> {
-        self.queue.checkpoint_job()
+    pub fn checkpoint_job(&self) -> Option<MetadataCheckpoint> {
+        let settled = self.image().version().plus(1);
+        self.store.checkpoint_job(settled)
     }
 
     /// Below it everything was synced; none once the log is closed.
     #[must_use]
     pub fn recovery_point(&self) -> Option<Offset> {
-        self.queue.recovery_point()
+        self.store.recovery_point()
     }
 
     /// Makes everything durable and gives the log up; later proposals are refused. Returns the
@@ -230,7 +316,12 @@ impl MetadataLog {
     /// # Errors
     /// If the disk fails: the data directory was not closed cleanly then.
     pub async fn close(&self) -> Result<Offset, StorageError> {
-        self.queue.close().await
+        let settled = || Ok(self.image().version().plus(1));
+        let (to, from) = oneshot::channel();
+        if self.queue.send(Request::Close(to)).await.is_err() {
+            return settled();
+        }
+        from.await.unwrap_or_else(|_| settled())
     }
 }
 

@@ -1,336 +1,447 @@
-//! The update queue of the metadata log: decide, append, sync in groups, publish, answer.
+//! The update queue of the metadata log: decide, propose, and answer once it is committed.
 //!
-//! *Patterns: singular update queue, request waiting list, write-ahead log.* One critical section
-//! decides and appends; one sync at a time runs outside of it, and whatever was appended meanwhile
-//! shares the next one. Decisions see what is appended, readers only what is durable.
+//! *Patterns: singular update queue, request waiting list.* One task decides, one command after the
+//! other, each on all that is appended; the group commits in the meantime, and its syncs are
+//! shared. Only the leader of the group decides, and only after its first own entry is applied:
+//! before that it does not know all that was committed. What it proposes is bound to its term, so
+//! that nothing which was decided on an older image slips in after another leader.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use arc_swap::ArcSwap;
+use openraft::{
+    RaftNetworkFactory, ServerState, async_runtime::watch::WatchReceiver as _,
+    network::NetSnapshot, vote::leader_id_std::CommittedLeaderId,
+};
 use parking_lot::Mutex;
-use strandline_client::net::{Clock, random};
-use strandline_core::{
-    metadata::{Command, Controller, Entry, Image, Reply},
-    waiting::{Condition, Parked, WaitingList},
+use strandline_client::net::random;
+use strandline_core::metadata::{Command, Controller, Entry, Image, Reply};
+use strandline_protocol::{ErrorCode, LeaderEpoch, Offset, messages::Failure};
+use strandline_storage::{StorageError, directory::RaftId};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
 };
-use strandline_protocol::{DirectoryId, ErrorCode, LeaderEpoch, Offset, messages::Failure};
-use strandline_storage::{
-    StorageError,
-    log::{CheckpointJob, FlushJob, Log},
+
+use super::quorum::{
+    Change, Company, FAILED, Failing, LogId, Machine, NoSnapshot, Proposal, Public, Raft, Store,
+    Types, log_id, offset_of, seeded, start, term_of,
 };
-use tokio::sync::{Notify, oneshot, watch};
 
-use super::{Flushing, batches, replay::Opened};
+/// How many commands may wait to be decided.
+const COMMANDS_MAX: usize = 1_024;
 
-/// A reply that is parked until its entries are durable.
-struct Proposal {
-    reply: Result<Reply, Failure>,
-    to: oneshot::Sender<Result<Reply, Failure>>,
+/// How long a new leader is given to apply its first entry while somebody waits, and a closing
+/// broker to commit what is under way.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the queue is asked.
+pub(super) enum Request {
+    /// A change.
+    Propose(Command, oneshot::Sender<Result<Reply, Failure>>),
+    /// The end: everything is made durable, and the log given up.
+    Close(oneshot::Sender<Result<Offset, StorageError>>),
 }
 
-impl Proposal {
-    fn release(self) {
-        // Whoever proposed may have gone away; what was decided stands all the same.
-        let _ = self.to.send(self.reply);
+/// What the queue works with.
+pub(super) struct Queue {
+    pub(super) raft_id: RaftId,
+    pub(super) company: Company,
+    pub(super) controller: Arc<Mutex<Controller>>,
+    pub(super) public: Public,
+    pub(super) store: Store,
+    pub(super) failing: Failing,
+    pub(super) requests: mpsc::Receiver<Request>,
+    /// Where the member is found once it has started.
+    pub(super) member: Arc<OnceLock<Raft>>,
+}
+
+/// A queue's end for those who ask.
+pub(super) fn channel() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
+    mpsc::channel(COMMANDS_MAX)
+}
+
+/// The answer to whoever comes after the end.
+pub(super) fn shutting_down() -> Failure {
+    Failure::new(
+        ErrorCode::SHUTTING_DOWN,
+        "the broker is shutting down: retry with another one, or later",
+    )
+}
+
+/// A leader's own view: all that is appended, committed or not.
+struct Lead {
+    term: LeaderEpoch,
+    appended: Image,
+}
+
+/// Whether the group is at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Group {
+    Runs,
+    Ended,
+}
+
+impl Group {
+    /// What a look at its figures tells: they go with it.
+    const fn of<T, E>(changed: &Result<T, E>) -> Self {
+        match changed {
+            Ok(_) => Self::Runs,
+            Err(_) => Self::Ended,
+        }
     }
 }
 
-/// Everything behind a [`super::MetadataLog`].
-pub(super) struct Queue {
-    flushing: Flushing,
-    term: LeaderEpoch,
-    image: ArcSwap<Image>,
-    watch: watch::Sender<Arc<Image>>,
-    failure: watch::Sender<Option<String>>,
-    /// Wakes who waits for the last sync to end.
-    idle: Notify,
-    state: Mutex<State>,
-}
-
-struct State {
-    /// None once it is closed.
-    log: Option<Log>,
-    controller: Controller,
-    /// All that is appended, durable or not.
-    appended: Image,
-    /// Images that become public once the log is durable up to their offset.
-    unpublished: VecDeque<(Offset, Arc<Image>)>,
-    waiting: WaitingList<(), Proposal, ()>,
-    sync: Sync,
-    /// Why an append has failed for good, until the queue has told everybody.
-    broken: Option<String>,
-}
-
-/// Whether a sync is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sync {
-    Idle,
-    Running,
+/// The queue at work.
+struct Running {
+    queue: Queue,
+    raft: Raft,
+    metrics: openraft::alias::WatchReceiverOf<Types, openraft::metrics::RaftServerMetrics<Types>>,
+    failed: watch::Receiver<Option<String>>,
+    lead: Option<Lead>,
 }
 
 impl Queue {
-    pub(super) fn new(opened: Opened, controller: Controller, flushing: Flushing) -> Self {
-        let image = Arc::new(opened.image.clone());
-        Self {
-            flushing,
-            term: opened.term,
-            image: ArcSwap::new(Arc::clone(&image)),
-            watch: watch::Sender::new(image),
-            failure: watch::Sender::new(None),
-            idle: Notify::new(),
-            state: Mutex::new(State {
-                log: Some(opened.log),
-                controller,
-                appended: opened.image,
-                unpublished: VecDeque::new(),
-                waiting: WaitingList::new(),
-                sync: Sync::Idle,
-                broken: None,
-            }),
+    /// Starts the member and serves until it is told to end or nobody is left to ask.
+    pub(super) async fn run<N>(self, machine: Machine, network: N)
+    where
+        N: RaftNetworkFactory<Types>,
+        N::Network: NetSnapshot<Types, SnapshotData = NoSnapshot>,
+    {
+        if self.requests.is_closed() && self.requests.is_empty() {
+            // Whoever opened the log has gone, and may have opened it again.
+            return;
         }
+        seeded(self.serve(machine, network)).await;
     }
 
-    pub(super) fn image(&self) -> Arc<Image> {
-        self.image.load_full()
-    }
-
-    pub(super) fn watch(&self) -> watch::Receiver<Arc<Image>> {
-        self.watch.subscribe()
-    }
-
-    pub(super) fn failure(&self) -> watch::Receiver<Option<String>> {
-        self.failure.subscribe()
-    }
-
-    pub(super) fn directory_failed(&self, directory: DirectoryId) {
-        self.state.lock().controller.directory_failed(directory);
-    }
-
-    pub(super) fn checkpoint_job(&self) -> Option<CheckpointJob> {
-        let mut state = self.state.lock();
-        state.log.as_mut()?.checkpoint_job(Clock.now())
-    }
-
-    pub(super) fn recovery_point(&self) -> Option<Offset> {
-        let state = self.state.lock();
-        state.log.as_ref().map(Log::recovery_point)
-    }
-
-    /// Decides and appends, and sees to it that a sync runs. What comes out of the receiver is
-    /// durable and published.
-    pub(super) fn submit(
-        self: &Arc<Self>,
-        command: &Command,
-    ) -> oneshot::Receiver<Result<Reply, Failure>> {
-        let (to, from) = oneshot::channel();
-        let (ready, job) = {
-            let mut state = self.state.lock();
-            let reply = self.failed().map_or_else(
-                || state.decide_and_append(command, self.term),
-                |failure| Err(Failure::new(ErrorCode::STORAGE_ERROR, failure)),
-            );
-            // What refused may rest on entries that are not durable, so a refusal waits as well.
-            let mut ready: Vec<Proposal> = state.park(Proposal { reply, to }).into_iter().collect();
-            if let Some(error) = state.broken.take() {
-                self.fail(&error);
+    async fn serve<N>(mut self, machine: Machine, network: N)
+    where
+        N: RaftNetworkFactory<Types>,
+        N::Network: NetSnapshot<Types, SnapshotData = NoSnapshot>,
+    {
+        let (id, store) = (self.raft_id, self.store.clone());
+        match start(id, self.company, store, machine, network).await {
+            Ok(raft) => {
+                let _ = self.member.set(raft.clone());
+                let mut running = Running {
+                    metrics: raft.server_metrics(),
+                    failed: self.failing.watch(),
+                    lead: None,
+                    queue: self,
+                    raft,
+                };
+                running.serve().await;
             }
-            let job = state.next_job();
-            if job.is_none() && state.sync == Sync::Idle {
-                // The log is out of service and hands out no sync: nobody must wait for one.
-                ready.extend(state.waiting.drain().into_iter().map(unknown));
+            Err(error) => {
+                self.failing.fail_with(ErrorCode::STORAGE_ERROR, &error);
+                while let Some(request) = self.requests.recv().await {
+                    match request {
+                        Request::Propose(_, to) => {
+                            let refusal = self.failing.refusal().unwrap_or_else(shutting_down);
+                            let _ = to.send(Err(refusal));
+                        }
+                        Request::Close(to) => {
+                            self.requests.close();
+                            let _ = to.send(self.close().await);
+                        }
+                    }
+                }
             }
-            (ready, job)
-        };
-        for proposal in ready {
-            proposal.release();
         }
-        if let Some(job) = job {
-            self.run(job);
-        }
-        from
     }
 
-    /// Makes everything durable, writes the checkpoint and gives the log up; later proposals are
-    /// refused. Returns the recovery point.
-    pub(super) async fn close(&self) -> Result<Offset, StorageError> {
+    /// Gives the log up. Returns the end of what is settled, which may lie below that of the log.
+    async fn close(&self) -> Result<Offset, StorageError> {
+        let end = self.store.close().await?;
+        let settled = self.public.image().version().plus(1);
+        Ok(end.map_or(settled, |end| end.min(settled)))
+    }
+}
+
+impl Running {
+    async fn serve(&mut self) {
+        if self.queue.company == Company::Alone {
+            self.elected().await;
+        }
+        let mut watched = true;
         loop {
-            // Asked for before the look at the state, so that no wake-up is missed.
-            let idle = self.idle.notified();
-            let log = {
-                let mut state = self.state.lock();
-                match state.sync {
-                    Sync::Running => None,
-                    Sync::Idle => Some(state.log.take()),
+            tokio::select! {
+                biased;
+                failed = self.failed.changed(), if watched => {
+                    watched = failed.is_ok();
+                    self.queue.public.give_up(FAILED);
                 }
-            };
-            match log {
-                Some(Some(log)) => return log.close(Clock.now()),
-                Some(None) => return Ok(self.image().version().plus(1)),
-                None => idle.await,
-            }
-        }
-    }
-
-    /// Runs syncs until nothing is left to be synced.
-    fn run(self: &Arc<Self>, job: FlushJob) {
-        let queue = Arc::clone(self);
-        let work = move || {
-            let mut next = Some(job);
-            while let Some(job) = next {
-                next = queue.committed(job);
-            }
-        };
-        match self.flushing {
-            Flushing::Inline => work(),
-            Flushing::Blocking => drop(tokio::task::spawn_blocking(work)),
-        }
-    }
-
-    /// Runs one sync, and publishes and answers what it has made durable. Returns the next one.
-    fn committed(&self, job: FlushJob) -> Option<FlushJob> {
-        let outcome = job.run();
-        let mut state = self.state.lock();
-        state.sync = Sync::Idle;
-        let flushed = state.log.as_mut().map(|log| log.flushed(outcome));
-        let (ready, next) = match flushed {
-            Some(Ok(durable)) => {
-                if let Some(image) = state.durable_image(durable) {
-                    self.image.store(Arc::clone(&image));
-                    self.watch.send_replace(image);
+                changed = self.metrics.changed() => {
+                    let group = Group::of(&changed);
+                    self.group_changed(group);
+                    if group == Group::Ended {
+                        return self.refuse_all().await;
+                    }
                 }
-                (state.waiting.advance(&(), durable.0), state.next_job())
+                request = self.queue.requests.recv() => match request {
+                    Some(Request::Propose(command, to)) => self.propose(&command, to).await,
+                    Some(Request::Close(to)) => {
+                        let _ = to.send(self.close().await);
+                        return;
+                    }
+                    None => return,
+                }
             }
-            Some(Err(error)) => {
-                self.fail(&error.to_string());
-                (
-                    state.waiting.drain().into_iter().map(unknown).collect(),
-                    None,
-                )
-            }
-            None => (Vec::new(), None),
+        }
+    }
+
+    /// Waits until this member, which is alone, leads.
+    async fn elected(&mut self) {
+        while self.queue.failing.refusal().is_none() && !self.leads_settled() {
+            self.something_changed().await;
+        }
+    }
+
+    /// The term that this member leads, if it does.
+    fn leads(&self) -> Option<LeaderEpoch> {
+        let metrics = self.metrics.borrow_watched();
+        let is_leader = metrics.state == ServerState::Leader && metrics.vote.is_committed();
+        is_leader.then(|| LeaderEpoch(metrics.vote.leader_id().term))
+    }
+
+    /// Whether it leads and knows all that was committed before.
+    fn leads_settled(&self) -> bool {
+        self.leads() == Some(self.queue.public.image().term())
+    }
+
+    async fn something_changed(&mut self) {
+        let mut images = self.queue.public.watch();
+        let mut failed = self.queue.failing.watch();
+        tokio::select! {
+            biased;
+            _ = failed.changed() => {}
+            changed = self.metrics.changed() => self.group_changed(Group::of(&changed)),
+            _ = images.changed() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+
+    /// Notes who leads now, and that the group has ended if it has.
+    fn group_changed(&mut self, group: Group) {
+        if group == Group::Ended && self.queue.failing.refusal().is_none() {
+            let stopped = "the quorum has stopped";
+            self.queue
+                .failing
+                .fail_with(ErrorCode::STORAGE_ERROR, &stopped);
+        }
+        self.keep_or_lose_lead();
+    }
+
+    /// Who leads no longer cannot say what becomes of what it has proposed.
+    fn keep_or_lose_lead(&mut self) {
+        let term = self.lead.as_ref().map(|lead| lead.term);
+        if term.is_some() && self.leads() != term {
+            self.lead = None;
+            self.queue.public.give_up(
+                "this broker is not the controller any more: look whether the change is there",
+            );
+        }
+    }
+
+    async fn propose(&mut self, command: &Command, to: oneshot::Sender<Result<Reply, Failure>>) {
+        let (reply, rests_on) = match self.ready().await {
+            Err(refused) => (Err(refused), None),
+            Ok(term) => self.decide(command, term).await,
         };
-        let idle = next.is_none();
-        drop(state);
-        for proposal in ready {
-            proposal.release();
+        let Some(rests_on) = rests_on else {
+            let _ = to.send(reply);
+            return;
+        };
+        let proposal = Proposal {
+            reply,
+            to,
+            rests_on,
+        };
+        self.queue.public.park(proposal, &self.queue.store);
+    }
+
+    /// The term in which this member decides.
+    async fn ready(&mut self) -> Result<LeaderEpoch, Failure> {
+        let settled = timeout(PATIENCE, async {
+            while self.queue.failing.refusal().is_none()
+                && self.leads().is_some()
+                && !self.leads_settled()
+            {
+                self.something_changed().await;
+            }
+        });
+        let is_settled = settled.await.is_ok();
+        if let Some(refusal) = self.queue.failing.refusal() {
+            return Err(refusal);
         }
-        if idle {
-            self.idle.notify_waiters();
+        match self.leads() {
+            Some(term) if is_settled => Ok(term),
+            _ => Err(self.not_controller()),
         }
-        next
     }
 
-    fn failed(&self) -> Option<String> {
-        self.failure.borrow().clone()
+    fn not_controller(&self) -> Failure {
+        let leader = self.metrics.borrow_watched().current_leader;
+        let image = self.queue.public.image();
+        let broker = image.membership().and_then(|membership| {
+            membership
+                .members()
+                .find(|member| Some(RaftId(member.raft_id)) == leader)
+                .map(|member| member.broker)
+        });
+        let message = match broker {
+            Some(broker) => format!("the controller is broker {broker}: send the request to it"),
+            None => "there is no controller now: a majority of the voters must run".to_owned(),
+        };
+        Failure::new(ErrorCode::NOT_CONTROLLER, message)
     }
 
-    fn fail(&self, error: &str) {
-        let text = format!("the metadata log is offline: {error}; see to the disk, then restart");
-        tracing::error!("{text}");
-        self.failure.send_replace(Some(text));
-    }
-}
-
-/// The sync of its entries failed: whether they survive a restart, nobody can tell. What was
-/// refused as a whole has written nothing, and stays refused.
-fn unknown(proposal: Proposal) -> Proposal {
-    let Proposal { reply, to } = proposal;
-    Proposal {
-        reply: reply.and(Err(Failure::new(
-            ErrorCode::UNKNOWN_SERVER_ERROR,
-            "the metadata log failed while it wrote the change: look after a restart whether it is \
-             there",
-        ))),
-        to,
-    }
-}
-
-impl State {
-    fn decide_and_append(
+    /// Decides on all that is appended, and appends what comes out. The reply may be given once the
+    /// entry that is returned with it is committed; none if it rests on nothing.
+    async fn decide(
         &mut self,
         command: &Command,
         term: LeaderEpoch,
-    ) -> Result<Reply, Failure> {
-        let mut random = random_id;
-        let decision = self
-            .controller
-            .decide(&self.appended, command, &mut random)?;
-        let Some(log) = &mut self.log else {
-            return Err(Failure::new(
-                ErrorCode::SHUTTING_DOWN,
-                "the broker is shutting down: retry with another one, or later",
-            ));
+    ) -> (Result<Reply, Failure>, Option<LogId>) {
+        let mut lead = self.caught_up(term);
+        let decision = {
+            let mut random = random_id;
+            let controller = self.queue.controller.lock();
+            controller.decide(&lead.appended, command, &mut random)
         };
-        let before = self.appended.version();
-        let mut outcome = Ok(decision.reply);
-        for entry in Entry::pack(decision.records) {
-            let now = Clock.now();
-            let appended = batches::encode(&entry, now)
-                .map_err(|reason| Failure::new(ErrorCode::UNKNOWN_SERVER_ERROR, reason))
-                .and_then(|batch| {
-                    log.append(&batch, term, now).map_err(|error| {
-                        self.broken = error.fatal().map(ToString::to_string);
-                        Failure::new(error.code(), error.to_string())
-                    })
-                });
-            match appended {
-                Ok(appended) => self.appended.apply(appended.base_offset, term, &entry),
-                Err(failure) => {
-                    // The entries before it are valid alone, and stay.
-                    outcome = Err(failure);
-                    break;
+        let reply = match decision {
+            // What refused may rest on entries that are not committed, so a refusal waits as well.
+            Err(refused) => Err(refused),
+            Ok(decision) => {
+                let mut outcome = Ok(decision.reply);
+                for entry in Entry::pack(decision.records) {
+                    // Entries before one that fails are valid alone, and stay.
+                    if let Err(failure) = self.append(&mut lead, entry).await {
+                        outcome = Err(failure);
+                        break;
+                    }
+                }
+                outcome
+            }
+        };
+        let rests_on = log_id(lead.appended.term(), lead.appended.version());
+        self.lead = Some(lead);
+        (reply, Some(rests_on))
+    }
+
+    /// All that is appended, as the leader of `term` sees it.
+    fn caught_up(&mut self, term: LeaderEpoch) -> Lead {
+        // In this order: an entry leaves the tail only after the image has it.
+        let tail = self.queue.store.tail();
+        let image = self.queue.public.image();
+        let mut lead = match self.lead.take() {
+            // What is published shares its parts with what was published before.
+            Some(lead) if lead.term == term && lead.appended.version() > image.version() => lead,
+            _ => Lead {
+                term,
+                appended: image.as_ref().clone(),
+            },
+        };
+        for held in tail {
+            if offset_of(&held.id) > lead.appended.version() {
+                let (offset, term) = (offset_of(&held.id), term_of(&held.id));
+                lead.appended.apply(offset, term, &held.entry);
+            }
+        }
+        lead
+    }
+
+    /// Appends one entry, and waits until it has its place.
+    async fn append(&mut self, lead: &mut Lead, entry: Entry) -> Result<(), Failure> {
+        let store = &self.queue.store;
+        store
+            .reserve(&entry)
+            .map_err(|error| Failure::new(error.code(), error.to_string()))?;
+        let entry = Arc::new(entry);
+        let (change, placed) = Change::new(Arc::clone(&entry));
+        let leader = CommittedLeaderId::new(lead.term.0);
+        let sent = self.raft.write(change).with_leader(leader).await;
+        let placed = match sent {
+            Ok(()) => placed.await.ok(),
+            Err(_) => None,
+        };
+        let Some(id) = placed else {
+            return Err(match self.queue.failing.refusal() {
+                // It may lie in the file all the same.
+                Some(failed) if failed.error != ErrorCode::DISK_FULL => {
+                    Failure::new(ErrorCode::UNKNOWN_SERVER_ERROR, FAILED)
+                }
+                Some(failed) => failed,
+                None => self.not_controller(),
+            });
+        };
+        if offset_of(&id) != lead.appended.version().plus(1) {
+            // An entry of the group itself came in between: it is in the tail, before this one.
+            self.lead = Some(Lead {
+                term: lead.term,
+                appended: lead.appended.clone(),
+            });
+            *lead = self.caught_up(lead.term);
+            return Ok(());
+        }
+        lead.appended.apply(offset_of(&id), term_of(&id), &entry);
+        self.queue.public.made(id, lead.appended.clone());
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<Offset, StorageError> {
+        self.queue.requests.close();
+        while let Ok(request) = self.queue.requests.try_recv() {
+            match request {
+                Request::Propose(_, to) => drop(to.send(Err(shutting_down()))),
+                Request::Close(to) => drop(to.send(Ok(self.settled()))),
+            }
+        }
+        if let Some(lead) = self.lead.take() {
+            let appended = lead.appended.version();
+            let committed = async {
+                while self.queue.failing.refusal().is_none()
+                    && self.queue.public.image().version() < appended
+                {
+                    self.something_changed().await;
+                }
+            };
+            let _ = timeout(PATIENCE, committed).await;
+        }
+        let _ = self.raft.shutdown().await;
+        self.queue
+            .public
+            .give_up("the broker stopped while it made the change: look whether it is there");
+        self.queue.close().await
+    }
+
+    fn settled(&self) -> Offset {
+        self.queue.public.image().version().plus(1)
+    }
+
+    /// The group has stopped: nothing can be changed any more, but the log can be closed.
+    async fn refuse_all(&mut self) {
+        self.queue.public.give_up(FAILED);
+        while let Some(request) = self.queue.requests.recv().await {
+            match request {
+                Request::Propose(_, to) => {
+                    let refusal = self.queue.failing.refusal().unwrap_or_else(shutting_down);
+                    let _ = to.send(Err(refusal));
+                }
+                Request::Close(to) => {
+                    let _ = to.send(self.close().await);
+                    return;
                 }
             }
         }
-        if self.appended.version() > before {
-            let image = Arc::new(self.appended.clone());
-            let end = self.appended.version().plus(1);
-            self.unpublished.push_back((end, image));
-        }
-        outcome
-    }
-
-    /// Parks a proposal until all that is appended is durable; gives it back if that is so.
-    fn park(&mut self, proposal: Proposal) -> Option<Proposal> {
-        let Some(log) = &self.log else {
-            return Some(proposal);
-        };
-        let (end, durable) = (log.end(), log.durable());
-        if durable >= end {
-            return Some(proposal);
-        }
-        match self
-            .waiting
-            .park(proposal, (), Condition::All(vec![((), end.0)]))
-        {
-            Parked::Ready(proposal) => Some(proposal),
-            Parked::Waiting(_) => None,
-        }
-    }
-
-    /// The newest image of which all is durable, if it is not public yet.
-    fn durable_image(&mut self, durable: Offset) -> Option<Arc<Image>> {
-        let mut newest = None;
-        while self
-            .unpublished
-            .front()
-            .is_some_and(|(end, _)| *end <= durable)
-        {
-            newest = self.unpublished.pop_front();
-        }
-        newest.map(|(_, image)| image)
-    }
-
-    /// The next sync, unless one is under way or none is needed.
-    fn next_job(&mut self) -> Option<FlushJob> {
-        if self.sync == Sync::Running {
-            return None;
-        }
-        let job = self.log.as_mut()?.flush_job()?;
-        self.sync = Sync::Running;
-        Some(job)
     }
 }
+
+/// How often a condition is looked at although nobody told of a change.
+const POLL: Duration = Duration::from_millis(50);
 
 fn random_id() -> [u8; 16] {
     let drawn = (u128::from(random()) << 64) | u128::from(random());

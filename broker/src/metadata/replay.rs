@@ -1,16 +1,29 @@
-//! Opening the metadata log: recovery, founding, replay.
+//! Opening the metadata log: recovery, founding, the vote, replay.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use strandline_client::net::Clock;
-use strandline_core::metadata::{Defaults, Entry, Image, Membership};
-use strandline_protocol::{LeaderEpoch, Offset, TopicId, batch::split_batches};
+use strandline_core::metadata::{Defaults, Entry, EntryError, Image, Membership};
+use strandline_protocol::{
+    LeaderEpoch, Offset, TopicId,
+    batch::{BatchError, BatchView, split_batches},
+};
 use strandline_storage::{
+    StorageError,
+    directory::{Election, QUORUM_FILE, QuorumVote, RaftId, read_quorum_vote},
     fs::FileSystem,
     log::{Log, LogConfig, ReadError, RecoveryHint, RecoveryReport},
 };
 
-use super::{Flushing, batches, error::MetadataError};
+use super::{
+    Flushing,
+    batches::{self, Stored},
+    error::MetadataError,
+    quorum::{Company, LogId, log_id},
+};
 
 /// The identity of the metadata log, as in Kafka.
 pub const METADATA_TOPIC_ID: TopicId = TopicId([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
@@ -28,6 +41,8 @@ pub enum Founding {
     Allowed,
     /// They hold partitions, so metadata has been lost.
     Forbidden,
+    /// There is a cluster already, whose members send it.
+    Elsewhere,
 }
 
 /// What it takes to open the metadata log.
@@ -35,10 +50,13 @@ pub enum Founding {
 pub struct MetadataOptions {
     /// The disk.
     pub file_system: Arc<dyn FileSystem>,
-    /// The directory of the log: [`METADATA_DIRECTORY`] in the first data directory.
+    /// The directory of the log: [`METADATA_DIRECTORY`] in the first data directory. The vote lies
+    /// beside it.
     pub directory: PathBuf,
     /// What the data directory remembers of the log.
     pub hint: RecoveryHint,
+    /// As whom this broker keeps the log: the random Raft id of the data directory.
+    pub raft_id: RaftId,
     /// The cluster of the data directory, and who votes in it if it is founded now.
     pub membership: Membership,
     /// Whether it may be founded now.
@@ -52,10 +70,20 @@ pub struct MetadataOptions {
 /// A log that was read to its end.
 pub(super) struct Opened {
     pub(super) log: Log,
+    pub(super) vote: QuorumVote,
+    pub(super) company: Company,
+    /// What is known to be committed.
     pub(super) image: Image,
-    /// The term of this start.
-    pub(super) term: LeaderEpoch,
+    /// The last membership in the image, and where it stands; none if the image is empty.
+    pub(super) membership: Option<(Membership, LogId)>,
     pub(super) report: RecoveryReport,
+}
+
+impl MetadataOptions {
+    /// The data directory that log and vote lie in.
+    pub(super) fn data_directory(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
+    }
 }
 
 /// Recovers the log, founds the cluster if it is empty, and replays it. Waits for the disk.
@@ -78,12 +106,20 @@ pub(super) fn open(options: &MetadataOptions) -> Result<Opened, MetadataError> {
             reason: damage.clone(),
         });
     }
-    // Raft counts terms from 1. A new start is a new leader, even of a quorum of one.
-    let term = log.latest_epoch().map_or(LeaderEpoch(1), LeaderEpoch::next);
+    let vote = read_quorum_vote(options.file_system.as_ref(), options.data_directory());
     if log.end() == Offset::ZERO {
-        found(options, &mut log, term)?;
+        // Who has voted has had a log, or was about to get one.
+        match (options.founding, &vote) {
+            (Founding::Allowed, Ok(None)) => found(options, &mut log)?,
+            (Founding::Elsewhere, Ok(_)) => return newcomer(options, log, report, vote?),
+            _ => {
+                return Err(MetadataError::Missing {
+                    directory: options.directory.clone(),
+                });
+            }
+        }
     }
-    let image = replay(options, &log)?;
+    let (mut image, membership) = replay(options, &log)?;
     let (found, expected) = (image.cluster(), options.membership.cluster);
     if found != expected {
         return Err(MetadataError::OtherCluster {
@@ -92,11 +128,94 @@ pub(super) fn open(options: &MetadataOptions) -> Result<Opened, MetadataError> {
             expected,
         });
     }
+    let company = company(options, &membership.0)?;
+    let vote = settle_vote(options, &log, vote, &membership.0)?;
+    let mut membership = Some(membership);
+    if company == Company::Others {
+        // It reads well, but what of it is committed, the leader will tell.
+        (image, membership) = (Image::default(), None);
+    }
     Ok(Opened {
         log,
+        vote,
+        company,
         image,
-        term,
+        membership,
         report,
+    })
+}
+
+/// A member that knows nothing yet, and waits for a leader to call on it.
+fn newcomer(
+    options: &MetadataOptions,
+    log: Log,
+    report: RecoveryReport,
+    vote: Option<QuorumVote>,
+) -> Result<Opened, MetadataError> {
+    let never = QuorumVote {
+        term: LeaderEpoch(0),
+        candidate: options.raft_id,
+        election: Election::Open,
+    };
+    Ok(Opened {
+        log,
+        vote: vote.unwrap_or(never),
+        company: Company::Others,
+        image: Image::default(),
+        membership: None,
+        report,
+    })
+}
+
+/// Whether this member needs others to commit anything.
+fn company(options: &MetadataOptions, membership: &Membership) -> Result<Company, MetadataError> {
+    let raft_id = options.raft_id.0;
+    let is_member = membership.members().any(|member| member.raft_id == raft_id);
+    // Who has just joined may not have read so far.
+    if !is_member && options.founding != Founding::Elsewhere {
+        return Err(MetadataError::NotAMember {
+            directory: options.directory.clone(),
+            raft_id,
+        });
+    }
+    if membership.is_alone(raft_id) {
+        Ok(Company::Alone)
+    } else {
+        Ok(Company::Others)
+    }
+}
+
+/// The vote that holds from here on. Who keeps the log for nobody but itself has no promise to
+/// break: if its vote is missing, as in directories of versions that wrote none, or damaged, or
+/// older than its log, the term of the log counts.
+fn settle_vote(
+    options: &MetadataOptions,
+    log: &Log,
+    vote: Result<Option<QuorumVote>, StorageError>,
+    membership: &Membership,
+) -> Result<QuorumVote, MetadataError> {
+    let term = log.latest_epoch().unwrap_or_default();
+    let vote = match vote {
+        Err(StorageError::Fs(error)) => return Err(StorageError::from(error).into()),
+        vote => vote,
+    };
+    let reason = match vote {
+        Ok(Some(vote)) if vote.term >= term => return Ok(vote),
+        Ok(Some(vote)) => format!("it is of term {}, and the log of term {term}", vote.term),
+        Ok(None) => "it is missing".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    if membership.members().count() > 1 {
+        return Err(MetadataError::VoteLost {
+            file: options.data_directory().join(QUORUM_FILE),
+            reason,
+        });
+    }
+    tracing::debug!(%term, "the vote is not used, the term of the metadata log counts: {reason}");
+    Ok(QuorumVote {
+        term,
+        candidate: options.raft_id,
+        election: Election::Open,
     })
 }
 
@@ -112,22 +231,47 @@ fn log_config() -> LogConfig {
     }
 }
 
-fn found(options: &MetadataOptions, log: &mut Log, term: LeaderEpoch) -> Result<(), MetadataError> {
-    if options.founding == Founding::Forbidden {
-        return Err(MetadataError::Missing {
-            directory: options.directory.clone(),
-        });
-    }
+/// Writes the first entry. Raft counts terms from 1.
+fn found(options: &MetadataOptions, log: &mut Log) -> Result<(), MetadataError> {
     let (entry, now) = (Entry::Membership(options.membership.clone()), Clock.now());
     let batch = batches::encode(&entry, now).map_err(MetadataError::Founding)?;
-    log.append(&batch, term, now)
+    log.append(&batch, LeaderEpoch(1), now)
         .map_err(|error| MetadataError::Founding(error.to_string()))?;
     log.flush()?;
     Ok(())
 }
 
-fn replay(options: &MetadataOptions, log: &Log) -> Result<Image, MetadataError> {
-    let mut image = Image::default();
+/// Why an entry cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    /// The batch is not one of ours.
+    #[error("{0}")]
+    Batch(String),
+    /// The entry is not one that this broker knows.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+}
+
+/// The entries in `batches`, which are whole and checked.
+pub(super) fn read_entries(
+    batches: &[u8],
+) -> impl Iterator<Item = Result<(Stored, Entry), Unreadable>> {
+    split_batches(batches).map(read_entry)
+}
+
+fn read_entry(batch: Result<BatchView<'_>, BatchError>) -> Result<(Stored, Entry), Unreadable> {
+    let batch = batch.map_err(|error| Unreadable::Batch(error.to_string()))?;
+    let stored = batches::decode(&batch).map_err(Unreadable::Batch)?;
+    let entry = Entry::decode(&stored.entry)?;
+    Ok((stored, entry))
+}
+
+/// Reads and applies everything.
+fn replay(
+    options: &MetadataOptions,
+    log: &Log,
+) -> Result<(Image, (Membership, LogId)), MetadataError> {
+    let (mut image, mut membership) = (Image::default(), None);
     let mut next = Offset::ZERO;
     let damaged = |offset: Offset, reason: String| MetadataError::Damaged {
         file: segment_of(options, offset),
@@ -145,16 +289,18 @@ fn replay(options: &MetadataOptions, log: &Log) -> Result<Image, MetadataError> 
                 }
                 ReadError::Storage(error) => error.into(),
             })?;
-        for batch in split_batches(&fetched.bytes) {
-            let batch = batch.map_err(|error| damaged(next, error.to_string()))?;
-            let stored = batches::decode(&batch).map_err(|reason| damaged(next, reason))?;
-            let entry = Entry::decode(&stored.entry).map_err(|source| MetadataError::Entry {
-                file: segment_of(options, next),
-                offset: next,
-                source,
+        for read in read_entries(&fetched.bytes) {
+            let (stored, entry) = read.map_err(|error| match error {
+                Unreadable::Batch(reason) => damaged(next, reason),
+                Unreadable::Entry(source) => MetadataError::Entry {
+                    file: segment_of(options, next),
+                    offset: next,
+                    source,
+                },
             })?;
-            let founds = matches!(entry, Entry::Membership(_));
-            if next == Offset::ZERO && !founds {
+            if let Entry::Membership(kept_by) = &entry {
+                membership = Some((kept_by.clone(), log_id(stored.term, stored.offset)));
+            } else if membership.is_none() {
                 return Err(damaged(next, "the first entry is not a membership".into()));
             }
             image
@@ -166,7 +312,9 @@ fn replay(options: &MetadataOptions, log: &Log) -> Result<Image, MetadataError> 
             return Err(damaged(next, "the log ends before its end".into()));
         }
     }
-    Ok(image)
+    let membership =
+        membership.ok_or_else(|| damaged(next, "it holds no membership".to_owned()))?;
+    Ok((image, membership))
 }
 
 /// The file in which `offset` lies, for messages.

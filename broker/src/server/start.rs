@@ -221,13 +221,14 @@ async fn open_metadata(
             METADATA_TOPIC_ID,
             shutdown.unwrap_or_default(),
         ),
-        membership: Membership {
-            cluster: identity.cluster_id,
-            voters: vec![Voter {
+        raft_id: identity.raft_id,
+        membership: Membership::of(
+            identity.cluster_id,
+            vec![Voter {
                 raft_id: identity.raft_id.0,
                 broker: settings.node_id,
             }],
-        },
+        ),
         founding: if disks.hold_partitions() {
             Founding::Forbidden
         } else {

@@ -12,7 +12,7 @@ use strandline_protocol::{
 use strandline_storage::directory::PartitionName;
 
 use super::{
-    machine::{BROKER, full_is_fine, settle},
+    machine::{BROKER, full_is_fine},
     model::{Attempt, TopicState},
     workload::{Done, Driver, Stop, index},
 };
@@ -176,7 +176,10 @@ impl Driver<'_> {
             topics: vec![topic],
             validate_only: false,
         };
-        let created = settle(self.machine().metadata.create_topics(request));
+        let created = {
+            let machine = self.machine();
+            machine.settle(machine.metadata.create_topics(request))
+        };
         let Some(response) = self.done(created)? else {
             self.know(|expected| expected.attempt = None);
             return Ok(());
@@ -206,7 +209,10 @@ impl Driver<'_> {
         let request = DeleteTopicsRequest {
             names: vec![name.clone()],
         };
-        let deleted = settle(self.machine().metadata.delete_topics(request));
+        let deleted = {
+            let machine = self.machine();
+            machine.settle(machine.metadata.delete_topics(request))
+        };
         let Some(response) = self.done(deleted)? else {
             self.know(|expected| expected.attempt = None);
             return Ok(());
@@ -242,7 +248,10 @@ impl Driver<'_> {
             changes: vec![change],
             validate_only: false,
         };
-        let altered = settle(self.machine().metadata.alter_configs(request));
+        let altered = {
+            let machine = self.machine();
+            machine.settle(machine.metadata.alter_configs(request))
+        };
         let Some(response) = self.done(altered)? else {
             self.know(|expected| expected.attempt = None);
             return Ok(());
@@ -262,7 +271,10 @@ impl Driver<'_> {
             producer_id: ProducerId::NONE,
             producer_epoch: ProducerEpoch::NONE,
         };
-        let given = settle(self.machine().metadata.init_producer_id(BROKER, &request));
+        let given = {
+            let machine = self.machine();
+            machine.settle(machine.metadata.init_producer_id(BROKER, &request))
+        };
         let Some(given) = self.done(given)? else {
             return Ok(());
         };

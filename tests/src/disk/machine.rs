@@ -1,16 +1,10 @@
-//! A broker without network, clock or threads: what a broker does with its disk, in its order.
+//! A broker without network or threads: what a broker does with its disk, in its order.
 //!
 //! It starts as the broker does (data directory, metadata log, registration, strays, partitions),
 //! drives the broker's own metadata log and the same jobs of the same logs, and treats errors as
 //! the broker does: a full disk refuses, anything else takes the data directory offline.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::Path,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use strandline_broker::{
     metadata::{
@@ -36,6 +30,7 @@ use strandline_storage::{
     fs::FileSystem,
     log::{Log, LogConfig, RecoveryHint, RecoveryReport, Shutdown},
 };
+use tokio::{runtime::Runtime, time::timeout};
 
 /// Where the data directory lies.
 pub const DATA: &str = "/data";
@@ -139,24 +134,24 @@ pub struct Machine {
     pub served: BTreeMap<PartitionName, Served>,
     /// How far they have come.
     pub checkpoint: Checkpoint,
+    /// Where the tasks of the metadata quorum run, whenever something waits for them.
+    runtime: Runtime,
     epoch: BrokerEpoch,
     followed: Offset,
     shutdown: Shutdown,
     set_aside: u64,
 }
 
-/// Waits for what never waits: the metadata log syncs inline.
+/// Waits for the metadata log, which syncs inline: nothing else has to happen for it to be done.
 ///
 /// # Panics
-/// If it waits after all.
-pub fn settle<T>(future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    match future
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-    {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("the metadata log waits for something"),
+/// If it waits for something after all.
+fn settle<T>(runtime: &Runtime, future: impl Future<Output = T>) -> T {
+    const SECONDS_MAX: u64 = 60;
+    let limited = async { timeout(Duration::from_secs(SECONDS_MAX), future).await };
+    match runtime.block_on(limited) {
+        Ok(value) => value,
+        Err(_) => panic!("the metadata log waits for something"),
     }
 }
 
@@ -218,7 +213,14 @@ impl Machine {
             METADATA_TOPIC_ID,
             found.shutdown,
         );
-        let metadata = open_metadata(&data, hint, founding)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| Trouble::Refused(error.to_string()))?;
+        let metadata = {
+            let _within = runtime.enter();
+            open_metadata(&data, hint, founding)?
+        };
         let registration = Registration {
             broker: BROKER,
             incarnation: [7; 16],
@@ -227,13 +229,14 @@ impl Machine {
             rack: None,
             directories: vec![data.identity().directory_id],
         };
-        let epoch = settle(metadata.register(registration))?;
+        let epoch = settle(&runtime, metadata.register(registration))?;
         data.set_broker_epoch(epoch)?;
         let mut machine = Self {
             data,
             metadata,
             served: BTreeMap::new(),
             checkpoint,
+            runtime,
             epoch,
             followed: Offset(-1),
             shutdown: found.shutdown,
@@ -250,6 +253,14 @@ impl Machine {
         }
         start.opened = machine.follow(now)?;
         Ok((machine, start))
+    }
+
+    /// Waits for the metadata log.
+    ///
+    /// # Panics
+    /// If it waits for more than the disk.
+    pub fn settle<T>(&self, future: impl Future<Output = T>) -> T {
+        settle(&self.runtime, future)
     }
 
     fn set_strays_aside(&mut self, start: &mut Start) -> Result<(), Trouble> {
@@ -421,7 +432,7 @@ impl Machine {
             };
             self.checkpoint.insert(name, topic, offsets);
         }
-        let recovery_point = settle(self.metadata.close())?;
+        let recovery_point = self.settle(self.metadata.close())?;
         self.remember_metadata(recovery_point);
         Ok(self.data.close_clean(self.epoch, &self.checkpoint)?)
     }
@@ -437,13 +448,14 @@ fn open_metadata(
         file_system: Arc::clone(data.file_system()),
         directory: data.path().join(METADATA_DIRECTORY),
         hint,
-        membership: Membership {
-            cluster: identity.cluster_id,
-            voters: vec![Voter {
+        raft_id: identity.raft_id,
+        membership: Membership::of(
+            identity.cluster_id,
+            vec![Voter {
                 raft_id: identity.raft_id.0,
                 broker: BROKER,
             }],
-        },
+        ),
         founding,
         defaults: Defaults::default(),
         flushing: Flushing::Inline,

@@ -171,7 +171,7 @@ fn cluster() -> Image {
         raft_id: 42,
         broker,
     }];
-    let founding = Entry::Membership(Membership { cluster, voters });
+    let founding = Entry::Membership(Membership::of(cluster, voters));
     image.apply(image.version().plus(1), LeaderEpoch(1), &founding);
     let registration = Registration {
         broker,

@@ -106,10 +106,47 @@ pub struct Voter {
 }
 
 /// Who keeps the metadata log; the first entry founds the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// The cluster.
     pub cluster: ClusterId,
     /// Who votes.
     pub voters: Vec<Voter>,
+    /// Who voted before, while the change from them to `voters` is under way: a majority of both is
+    /// needed then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub voters_before: Vec<Voter>,
+    /// Who keeps a copy and has no vote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learners: Vec<Voter>,
+}
+
+impl Membership {
+    /// Settled voters, and nobody else.
+    #[must_use]
+    pub const fn of(cluster: ClusterId, voters: Vec<Voter>) -> Self {
+        Self {
+            cluster,
+            voters,
+            voters_before: Vec::new(),
+            learners: Vec::new(),
+        }
+    }
+
+    /// Everybody who keeps the log. Who votes before and after a change is named twice.
+    pub fn members(&self) -> impl Iterator<Item = &Voter> {
+        self.voters
+            .iter()
+            .chain(&self.voters_before)
+            .chain(&self.learners)
+    }
+
+    /// Whether `raft_id` is a majority by itself.
+    #[must_use]
+    pub fn is_alone(&self, raft_id: u64) -> bool {
+        let [only] = self.voters.as_slice() else {
+            return false;
+        };
+        only.raft_id == raft_id && self.voters_before.is_empty()
+    }
 }

@@ -22,13 +22,13 @@ impl Cluster {
             log: Vec::new(),
             drawn: 0,
         };
-        cluster.append(&Entry::Membership(Membership {
-            cluster: ClusterId([7; 16]),
-            voters: vec![Voter {
+        cluster.append(&Entry::Membership(Membership::of(
+            ClusterId([7; 16]),
+            vec![Voter {
                 raft_id: 42,
                 broker: BrokerId(1),
             }],
-        }));
+        )));
         cluster
     }
 

@@ -1,0 +1,109 @@
+//! The Raft group that keeps the metadata log.
+//!
+//! *Patterns: consistent core, majority quorum, replicated log, generation clock.* openraft decides
+//! who leads and what is committed; here is what it stands on: the log and the vote on the disk
+//! ([`store`]), the image that committed entries become ([`machine`]), the way to the other members
+//! ([`network`]). The Raft id is the random one of the data directory, so that a wiped disk is
+//! another member; the leader is the controller, its term the controller epoch.
+//!
+//! **Never** decides what is proposed: that is the controller's, in the update queue.
+
+mod failure;
+mod machine;
+mod network;
+mod raft_log;
+mod store;
+mod types;
+
+use std::sync::Arc;
+
+use openraft::{Config, RaftNetworkFactory, network::NetSnapshot};
+use strandline_core::metadata::Membership;
+use strandline_storage::directory::RaftId;
+
+pub(super) use failure::Failing;
+pub(super) use machine::{FAILED, Machine, NoSnapshot, Proposal, Public};
+pub(super) use network::NoPeers;
+pub use store::MetadataCheckpoint;
+pub(super) use store::{Parts, Store};
+pub(super) use types::{Change, LogId, Types, log_id, offset_of, term_of};
+
+/// A handle of the group.
+pub(super) type Raft = openraft::Raft<Types, Machine>;
+
+/// Every so often a leader shows that it is there, in milliseconds.
+const HEARTBEAT_MS: u64 = 100;
+
+/// A follower that hears nothing for so long asks for votes, in milliseconds. Five to ten
+/// heartbeats, as two busy cores may well miss a few.
+const ELECTION_MS: std::ops::Range<u64> = 500..1_000;
+
+/// The membership of the log as openraft wants to hear it, with the entry that it stands in; none
+/// if nothing is known to be committed.
+pub(super) fn stored_membership(
+    membership: Option<&(Membership, LogId)>,
+) -> openraft::alias::StoredMembershipOf<Types> {
+    let Some((membership, at)) = membership else {
+        return openraft::StoredMembership::default();
+    };
+    openraft::StoredMembership::new(Some(*at), types::raft_membership(membership))
+}
+
+/// Whether a member needs the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Company {
+    /// It is the only voter: what it holds is committed.
+    Alone,
+    /// There are others, or it has no vote.
+    Others,
+}
+
+/// Starts the member `id`. A member that is alone elects itself at once, instead of waiting for a
+/// leader that nobody else can be.
+///
+/// # Errors
+/// What the group says; the store may know more.
+pub(super) async fn start<N>(
+    id: RaftId,
+    company: Company,
+    store: Store,
+    machine: Machine,
+    network: N,
+) -> Result<Raft, String>
+where
+    N: RaftNetworkFactory<Types>,
+    N::Network: NetSnapshot<Types, SnapshotData = NoSnapshot>,
+{
+    let config = Config {
+        cluster_name: "metadata".to_owned(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS.start,
+        election_timeout_max: ELECTION_MS.end,
+        enable_pre_vote: Some(true),
+        // A new start is a new leader: it may have lost what it had not told anybody.
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        ..Config::default()
+    };
+    let config = config.validate().map_err(|error| error.to_string())?;
+    let started = Raft::new(id, Arc::new(config), network, store, machine).await;
+    let raft = started.map_err(|error| error.to_string())?;
+    if company == Company::Alone {
+        let elected = raft.trigger().elect(false).await;
+        elected.map_err(|error| error.to_string())?;
+    }
+    Ok(raft)
+}
+
+/// Runs `work` with the random numbers of openraft drawn from the seed of the simulation.
+#[cfg(strandline_sim)]
+pub(super) async fn seeded<F: Future>(work: F) -> F::Output {
+    types::Runtime::scope(strandline_client::net::random(), work).await
+}
+
+/// Runs `work`.
+#[cfg(not(strandline_sim))]
+pub(super) async fn seeded<F: Future>(work: F) -> F::Output {
+    work.await
+}

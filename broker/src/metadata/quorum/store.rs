@@ -1,0 +1,493 @@
+//! The metadata log and the vote of one member, on its disk.
+//!
+//! *Patterns: write-ahead log, majority quorum.* Nothing counts before it is durable: a vote when
+//! [`Store::keep_vote`] returns, an entry when its sync is done. Syncs run one at a time
+//! and outside of the lock; whatever is appended meanwhile shares the next one. A vote and a cut
+//! wait for the sync that runs, so that nothing overtakes anything.
+
+use std::{collections::VecDeque, io, ops::Range, path::PathBuf, sync::Arc};
+
+use openraft::storage::IOFlushed;
+use parking_lot::Mutex;
+use strandline_client::net::Clock;
+use strandline_core::metadata::Entry;
+use strandline_protocol::{ClusterId, LeaderEpoch, Offset, Timestamp};
+use strandline_storage::{
+    StorageError,
+    directory::{QuorumVote, write_quorum_vote},
+    fs::FileSystem,
+    log::{CheckpointJob, FlushJob, Log},
+};
+use tokio::sync::{Notify, RwLock};
+
+use super::{
+    super::{Flushing, batches, replay::read_entries},
+    failure::Failing,
+    types::{LogId, RaftEntry, Types, from_raft, log_id, offset_of, term_of, to_raft},
+};
+
+/// How much of the log is read at once, in bytes.
+const READ_BYTES: usize = 1 << 20;
+
+/// What a store is made of.
+pub(in crate::metadata) struct Parts {
+    pub(in crate::metadata) files: Arc<dyn FileSystem>,
+    /// Where the vote lies.
+    pub(in crate::metadata) directory: PathBuf,
+    pub(in crate::metadata) log: Log,
+    pub(in crate::metadata) vote: QuorumVote,
+    pub(in crate::metadata) cluster: ClusterId,
+    pub(in crate::metadata) flushing: Flushing,
+}
+
+/// The log and the vote of one member. Clones are handles of the same one.
+#[derive(Clone)]
+pub(in crate::metadata) struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    files: Arc<dyn FileSystem>,
+    directory: PathBuf,
+    cluster: ClusterId,
+    flushing: Flushing,
+    failing: Failing,
+    /// Wakes who waits for the last sync to end.
+    idle: Notify,
+    /// Held for reading while a checkpoint is written, for writing while the log is cut.
+    checkpoints: Arc<RwLock<()>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// None once it is closed.
+    log: Option<Log>,
+    vote: QuorumVote,
+    /// What is appended and not yet applied, so that nobody reads it from the disk.
+    tail: VecDeque<Held>,
+    /// Who hears that the log is durable up to an offset (exclusive).
+    waiting: VecDeque<(Offset, IOFlushed<Types>)>,
+    sync: Sync,
+}
+
+/// An entry that is appended and not yet applied.
+#[derive(Clone)]
+pub(in crate::metadata) struct Held {
+    pub(in crate::metadata) id: LogId,
+    pub(in crate::metadata) entry: Arc<Entry>,
+}
+
+/// Whether a sync is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sync {
+    Idle,
+    Running,
+}
+
+/// Writes down what makes the next start quick; see [`CheckpointJob`].
+#[must_use = "nothing is written until it runs"]
+pub struct MetadataCheckpoint {
+    job: CheckpointJob,
+    /// Nothing is cut while it runs.
+    _shared: tokio::sync::OwnedRwLockReadGuard<()>,
+}
+
+impl MetadataCheckpoint {
+    /// The recovery point: everything below it was synced and is settled.
+    #[must_use]
+    pub const fn recovery_point(&self) -> Offset {
+        self.job.recovery_point()
+    }
+
+    /// Writes, and returns the recovery point.
+    ///
+    /// # Errors
+    /// As [`CheckpointJob::run`].
+    pub fn run(self) -> Result<Offset, StorageError> {
+        self.job.run()
+    }
+}
+
+impl Store {
+    pub(in crate::metadata) fn new(parts: Parts, failing: Failing) -> Self {
+        let state = State {
+            log: Some(parts.log),
+            vote: parts.vote,
+            tail: VecDeque::new(),
+            waiting: VecDeque::new(),
+            sync: Sync::Idle,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                files: parts.files,
+                directory: parts.directory,
+                cluster: parts.cluster,
+                flushing: parts.flushing,
+                failing,
+                idle: Notify::new(),
+                checkpoints: Arc::default(),
+                state: Mutex::new(state),
+            }),
+        }
+    }
+
+    /// The cluster whose log it is.
+    pub(super) fn cluster(&self) -> ClusterId {
+        self.shared.cluster
+    }
+
+    /// The vote that holds.
+    pub(super) fn vote(&self) -> QuorumVote {
+        self.shared.state.lock().vote
+    }
+
+    /// Makes `vote` durable. No sync of an older entry is left behind it.
+    pub(super) async fn keep_vote(&self, vote: QuorumVote) -> io::Result<()> {
+        self.quiet().await;
+        self.blocking(move |shared| shared.write_vote(&vote)).await
+    }
+
+    /// Appends, and sees to it that a sync runs, after which `callback` is called. The entries can
+    /// be read when this returns.
+    pub(super) fn write(
+        &self,
+        entries: impl IntoIterator<Item = RaftEntry>,
+        callback: IOFlushed<Types>,
+    ) -> io::Result<()> {
+        let job = {
+            let (mut state, now) = (self.shared.state.lock(), Clock.now());
+            for entry in entries {
+                self.shared.place(&mut state, entry, now)?;
+            }
+            let end = state.log.as_ref().ok_or_else(closed)?.end();
+            state.waiting.push_back((end, callback));
+            state.next_job()
+        };
+        if let Some(job) = job {
+            self.run(job);
+        }
+        Ok(())
+    }
+
+    /// Cuts what another leader has overruled, so that the log ends at `end`. Durable when it
+    /// returns.
+    pub(super) async fn cut(&self, end: Offset) -> io::Result<()> {
+        let _no_checkpoint = Arc::clone(&self.shared.checkpoints).write_owned().await;
+        self.quiet().await;
+        self.blocking(move |shared| shared.cut(end)).await
+    }
+
+    /// The entries of `range`, as far as there are any.
+    pub(super) fn read(&self, range: Range<Offset>) -> io::Result<Vec<RaftEntry>> {
+        self.shared.read(range)
+    }
+
+    /// The last entry.
+    pub(super) fn last(&self) -> io::Result<Option<LogId>> {
+        let state = self.shared.state.lock();
+        let log = state.log.as_ref().ok_or_else(closed)?;
+        let last = log.end().plus(-1);
+        Ok(log.epoch_at(last).map(|term| log_id(term, last)))
+    }
+
+    /// The terms of the entries in `range`, each with the end (exclusive) of its entries there.
+    pub(super) fn terms(&self, range: Range<Offset>) -> io::Result<Vec<(LeaderEpoch, Offset)>> {
+        let state = self.shared.state.lock();
+        let log = state.log.as_ref().ok_or_else(closed)?;
+        let (mut terms, mut at) = (Vec::new(), range.start);
+        while at < range.end {
+            let known = log
+                .epoch_at(at)
+                .and_then(|term| log.end_offset_for(term))
+                .filter(|(_, end)| *end > at);
+            let Some((term, end)) = known else {
+                return Err(io::Error::other(format!("no term is known of entry {at}")));
+            };
+            at = end.min(range.end);
+            terms.push((term, at));
+        }
+        Ok(terms)
+    }
+
+    /// What is appended and not yet applied, oldest first.
+    pub(in crate::metadata) fn tail(&self) -> Vec<Held> {
+        self.shared.state.lock().tail.iter().cloned().collect()
+    }
+
+    /// The entries up to `offset` (inclusive) are applied: nobody asks for them soon.
+    pub(in crate::metadata) fn applied(&self, offset: Offset) {
+        let tail = &mut self.shared.state.lock().tail;
+        while tail
+            .front()
+            .is_some_and(|held| offset_of(&held.id) <= offset)
+        {
+            tail.pop_front();
+        }
+    }
+
+    /// The term of the entry at `offset`.
+    pub(in crate::metadata) fn term_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let state = self.shared.state.lock();
+        state.log.as_ref()?.epoch_at(offset)
+    }
+
+    /// Takes room for `entry` ahead, as an append that finds the disk full would end the quorum.
+    ///
+    /// # Errors
+    /// [`strandline_storage::log::AppendError`], by its code and text; nothing has changed then.
+    pub(in crate::metadata) fn reserve(
+        &self,
+        entry: &Entry,
+    ) -> Result<(), strandline_storage::log::AppendError> {
+        let (bytes, now) = (entry.encode().len() + batches::OVERHEAD_BYTES, Clock.now());
+        let mut state = self.shared.state.lock();
+        let Some(log) = &mut state.log else {
+            return Ok(());
+        };
+        // The group's own entries are small, and come without asking.
+        let reserved = log.reserve(bytes + OWN_ENTRY_BYTES_MAX, now);
+        drop(state);
+        if let Err(error) = &reserved
+            && let Some(fatal) = error.fatal()
+        {
+            self.shared.failing.fail(fatal);
+        }
+        reserved
+    }
+
+    /// The job that makes the next start quick; `settled` is the end (exclusive) of what is applied
+    /// and can never be cut.
+    pub(in crate::metadata) fn checkpoint_job(
+        &self,
+        settled: Offset,
+    ) -> Option<MetadataCheckpoint> {
+        // While the log is cut there is nothing to write down; the next time is a second away.
+        let guard = Arc::clone(&self.shared.checkpoints).try_read_owned().ok()?;
+        let mut state = self.shared.state.lock();
+        let job = state
+            .log
+            .as_mut()?
+            .checkpoint_job_to(settled, Clock.now())?;
+        Some(MetadataCheckpoint {
+            job,
+            _shared: guard,
+        })
+    }
+
+    pub(in crate::metadata) fn recovery_point(&self) -> Option<Offset> {
+        let state = self.shared.state.lock();
+        state.log.as_ref().map(Log::recovery_point)
+    }
+
+    /// Makes everything durable and gives the log up. Returns its end; none if it was closed
+    /// before.
+    pub(in crate::metadata) async fn close(&self) -> Result<Option<Offset>, StorageError> {
+        self.quiet().await;
+        let log = self.shared.state.lock().log.take();
+        log.map(|log| log.close(Clock.now())).transpose()
+    }
+
+    /// Waits until no sync runs.
+    async fn quiet(&self) {
+        loop {
+            // Asked for before the look at the state, so that no wake-up is missed.
+            let idle = self.shared.idle.notified();
+            if self.shared.state.lock().sync == Sync::Idle {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Runs `work`, which waits for the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        match self.shared.flushing {
+            Flushing::Inline => work(&self.shared),
+            Flushing::Blocking => {
+                let shared = Arc::clone(&self.shared);
+                let done = tokio::task::spawn_blocking(move || work(&shared));
+                done.await.map_err(io::Error::other)?
+            }
+        }
+    }
+
+    /// Runs syncs until nothing is left to be synced.
+    fn run(&self, job: FlushJob) {
+        let shared = Arc::clone(&self.shared);
+        let work = move || {
+            let mut next = Some(job);
+            while let Some(job) = next {
+                next = shared.synced(job);
+            }
+        };
+        match self.shared.flushing {
+            Flushing::Inline => work(),
+            Flushing::Blocking => drop(tokio::task::spawn_blocking(work)),
+        }
+    }
+}
+
+/// The largest entry that the group writes by itself: a membership of five voters.
+const OWN_ENTRY_BYTES_MAX: usize = 2_048;
+
+impl Shared {
+    /// Runs one sync, and tells who waits for what it has made durable. Returns the next one.
+    fn synced(&self, job: FlushJob) -> Option<FlushJob> {
+        let outcome = job.run();
+        let mut state = self.state.lock();
+        state.sync = Sync::Idle;
+        let flushed = state.log.as_mut().map(|log| log.flushed(outcome));
+        let mut ready = Vec::new();
+        let (result, next) = match flushed {
+            Some(Ok(durable)) => {
+                while state
+                    .waiting
+                    .front()
+                    .is_some_and(|(end, _)| *end <= durable)
+                {
+                    ready.extend(state.waiting.pop_front());
+                }
+                (Ok(()), state.next_job())
+            }
+            Some(Err(error)) => {
+                ready.extend(state.waiting.drain(..));
+                (Err(error), None)
+            }
+            None => (Ok(()), None),
+        };
+        drop(state);
+        if let Err(error) = &result {
+            self.failing.fail(error);
+        }
+        for (_, callback) in ready {
+            let told = result.as_ref().map_err(io_error);
+            callback.io_completed(told.copied());
+        }
+        if next.is_none() {
+            self.idle.notify_waiters();
+        }
+        next
+    }
+
+    fn place(&self, state: &mut State, entry: RaftEntry, now: Timestamp) -> io::Result<()> {
+        let id = entry.log_id;
+        let (entry, placed) = from_raft(self.cluster, entry.payload).map_err(io::Error::other)?;
+        let log = state.log.as_mut().ok_or_else(closed)?;
+        if offset_of(&id) != log.end() {
+            let end = log.end();
+            return Err(io::Error::other(format!(
+                "entry {id} cannot be appended at {end}"
+            )));
+        }
+        let batch = batches::encode(&entry, now).map_err(io::Error::other)?;
+        log.append(&batch, term_of(&id), now).map_err(|error| {
+            self.failing.fail_with(error.code(), &error);
+            io::Error::other(error.to_string())
+        })?;
+        state.tail.push_back(Held { id, entry });
+        if let Some(placed) = placed {
+            // The controller may have ended meanwhile; what it decided stands all the same.
+            let _ = placed.send(id);
+        }
+        Ok(())
+    }
+
+    /// Writes the vote down. The only way by which it changes.
+    fn write_vote(&self, vote: &QuorumVote) -> io::Result<()> {
+        write_quorum_vote(self.files.as_ref(), &self.directory, vote).map_err(|error| {
+            let error = StorageError::from(error);
+            self.failing.fail(&error);
+            io_error(&error)
+        })?;
+        self.state.lock().vote = *vote;
+        Ok(())
+    }
+
+    fn cut(&self, end: Offset) -> io::Result<()> {
+        let mut state = self.state.lock();
+        while state
+            .tail
+            .back()
+            .is_some_and(|held| offset_of(&held.id) >= end)
+        {
+            state.tail.pop_back();
+        }
+        let log = state.log.as_mut().ok_or_else(closed)?;
+        let cut = log.truncate_to(end, Clock.now());
+        drop(state);
+        cut.map(drop).map_err(|error| {
+            self.failing.fail(&error);
+            io_error(&error)
+        })
+    }
+
+    /// The entries of `range`, as far as there are any.
+    fn read(&self, range: Range<Offset>) -> io::Result<Vec<RaftEntry>> {
+        let mut entries = Vec::new();
+        let mut next = range.start;
+        while next < range.end {
+            let fetched = {
+                let state = self.state.lock();
+                let log = state.log.as_ref().ok_or_else(closed)?;
+                if next >= log.end() {
+                    break;
+                }
+                if let Some(held) = state.held(next) {
+                    entries.push(to_raft(held.id, &held.entry));
+                    next = next.plus(1);
+                    continue;
+                }
+                log.read(next, READ_BYTES, range.end)
+                    .map_err(|error| io::Error::other(error.to_string()))?
+            };
+            // Outside of the lock: it may look at every byte.
+            fetched
+                .check()
+                .map_err(|error| io::Error::other(error.to_string()))?;
+            let from = next;
+            for stored in read_entries(&fetched.bytes) {
+                let (stored, entry) =
+                    stored.map_err(|error| io::Error::other(error.to_string()))?;
+                if (from..range.end).contains(&stored.offset) {
+                    entries.push(to_raft(
+                        log_id(stored.term, stored.offset),
+                        &Arc::new(entry),
+                    ));
+                    next = stored.offset.plus(1);
+                }
+            }
+            if next == from {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl State {
+    /// The next sync, unless one is under way or none is needed.
+    fn next_job(&mut self) -> Option<FlushJob> {
+        if self.sync == Sync::Running {
+            return None;
+        }
+        let job = self.log.as_mut()?.flush_job()?;
+        self.sync = Sync::Running;
+        Some(job)
+    }
+
+    fn held(&self, offset: Offset) -> Option<&Held> {
+        let first = offset_of(&self.tail.front()?.id);
+        self.tail.get(usize::try_from(offset.since(first)).ok()?)
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the metadata log is closed")
+}
+
+fn io_error(error: &StorageError) -> io::Error {
+    io::Error::other(error.to_string())
+}
