@@ -27,7 +27,7 @@ use tokio::{
 
 use super::quorum::{
     Change, Company, FAILED, Failing, LogId, Machine, NoSnapshot, Proposal, Public, Raft, Store,
-    Types, log_id, offset_of, seeded, start, term_of,
+    Types, keep_time, log_id, offset_of, seeded, start, term_of,
 };
 
 /// How many commands may wait to be decided.
@@ -163,6 +163,7 @@ impl Queue {
 
 impl Running {
     async fn serve(&mut self) {
+        self.keep_time();
         if self.queue.company == Company::Alone {
             self.elected().await;
         }
@@ -232,7 +233,14 @@ impl Running {
                 .failing
                 .fail_with(ErrorCode::STORAGE_ERROR, &stopped);
         }
+        self.keep_time();
         self.keep_or_lose_lead();
+    }
+
+    fn keep_time(&self) {
+        let metrics = self.metrics.borrow_watched();
+        let members = metrics.membership_config.membership().nodes().count();
+        keep_time(&self.raft, members);
     }
 
     /// Who leads no longer cannot say what becomes of what it has proposed.

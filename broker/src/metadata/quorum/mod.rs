@@ -80,6 +80,8 @@ where
         election_timeout_min: ELECTION_MS.start,
         election_timeout_max: ELECTION_MS.end,
         enable_pre_vote: Some(true),
+        // Whoever is alone owes nobody a heartbeat and waits for nobody's: see `keep_time`.
+        enable_tick: company == Company::Others,
         // A new start is a new leader: it may have lost what it had not told anybody.
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
@@ -94,6 +96,14 @@ where
         elected.map_err(|error| error.to_string())?;
     }
     Ok(raft)
+}
+
+/// Keeps the group's time from the moment on that there is anybody else in it: heartbeats, elections.
+/// A broker that is alone and idle is not woken up fifty times a second for nothing.
+pub(super) fn keep_time(raft: &Raft, members: usize) {
+    if members > 1 {
+        raft.runtime_config().tick(true);
+    }
 }
 
 /// Runs `work` with the random numbers of openraft drawn from the seed of the simulation.

@@ -18,6 +18,9 @@ use super::{
     types::{RaftEntry, Types, Vote, log_id, offset_of, vote_from_raft, vote_to_raft},
 };
 
+/// How much a message to a peer carries, in bytes; more only if one entry is larger.
+const MESSAGE_BYTES: usize = 256 << 10;
+
 fn offset(index: u64) -> Offset {
     Offset(i64::try_from(index).unwrap_or(i64::MAX))
 }
@@ -37,11 +40,20 @@ impl RaftLogReader<Types> for Store {
             Bound::Excluded(end) => offset(*end),
             Bound::Unbounded => Offset(i64::MAX),
         };
-        self.read(start..end)
+        self.read(start..end, usize::MAX)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         Ok(Some(vote_to_raft(&self.vote())))
+    }
+
+    /// What one message to a peer carries.
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<RaftEntry>, io::Error> {
+        self.read(offset(start)..offset(end), MESSAGE_BYTES)
     }
 
     /// The last entry of each term, from what the log knows of its epochs.

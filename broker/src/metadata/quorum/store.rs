@@ -75,6 +75,8 @@ struct State {
 pub(in crate::metadata) struct Held {
     pub(in crate::metadata) id: LogId,
     pub(in crate::metadata) entry: Arc<Entry>,
+    /// How much it is in the log.
+    bytes: usize,
 }
 
 /// Whether a sync is under way.
@@ -177,9 +179,14 @@ impl Store {
         self.blocking(move |shared| shared.cut(end)).await
     }
 
-    /// The entries of `range`, as far as there are any.
-    pub(super) fn read(&self, range: Range<Offset>) -> io::Result<Vec<RaftEntry>> {
-        self.shared.read(range)
+    /// The entries of `range`, as far as there are any; of more than `bytes_max` only the first
+    /// ones, and one at least.
+    pub(super) fn read(
+        &self,
+        range: Range<Offset>,
+        bytes_max: usize,
+    ) -> io::Result<Vec<RaftEntry>> {
+        self.shared.read(range, bytes_max)
     }
 
     /// The last entry.
@@ -387,7 +394,8 @@ impl Shared {
             self.failing.fail_with(error.code(), &error);
             io::Error::other(error.to_string())
         })?;
-        state.tail.push_back(Held { id, entry });
+        let bytes = batch.len();
+        state.tail.push_back(Held { id, entry, bytes });
         if let Some(placed) = placed {
             // The controller may have ended meanwhile; what it decided stands all the same.
             let _ = placed.send(id);
@@ -424,11 +432,10 @@ impl Shared {
         })
     }
 
-    /// The entries of `range`, as far as there are any.
-    fn read(&self, range: Range<Offset>) -> io::Result<Vec<RaftEntry>> {
-        let mut entries = Vec::new();
+    fn read(&self, range: Range<Offset>, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
         let mut next = range.start;
-        while next < range.end {
+        while next < range.end && bytes < bytes_max {
             let fetched = {
                 let state = self.state.lock();
                 let log = state.log.as_ref().ok_or_else(closed)?;
@@ -437,6 +444,7 @@ impl Shared {
                 }
                 if let Some(held) = state.held(next) {
                     entries.push(to_raft(held.id, &held.entry));
+                    bytes += held.bytes;
                     next = next.plus(1);
                     continue;
                 }
@@ -451,7 +459,8 @@ impl Shared {
             for stored in read_entries(&fetched.bytes) {
                 let (stored, entry) =
                     stored.map_err(|error| io::Error::other(error.to_string()))?;
-                if (from..range.end).contains(&stored.offset) {
+                if (from..range.end).contains(&stored.offset) && bytes < bytes_max {
+                    bytes += stored.entry.len();
                     entries.push(to_raft(
                         log_id(stored.term, stored.offset),
                         &Arc::new(entry),
