@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use strandline_broker::metadata::METADATA_DIRECTORY;
-use strandline_storage::fs::{FileSystem, FsError};
+use strandline_storage::{
+    directory::QUORUM_FILE,
+    fs::{FileSystem, FsError},
+};
 
 use super::machine::DATA;
 
@@ -43,6 +46,8 @@ pub enum FileKind {
     Incarnation,
     /// That everything was closed.
     CleanMark,
+    /// For whom the member of the metadata quorum has voted.
+    Vote,
 }
 
 impl FileKind {
@@ -66,6 +71,7 @@ impl FileKind {
             Self::SealedProperties => "meta.sealed",
             Self::Incarnation => "incarnation",
             Self::CleanMark => ".kafka_cleanshutdown",
+            Self::Vote => "quorum.sealed",
         }
     }
 
@@ -90,6 +96,7 @@ impl FileKind {
             ("meta.sealed", _) => Self::SealedProperties,
             ("incarnation", _) => Self::Incarnation,
             (".kafka_cleanshutdown", _) => Self::CleanMark,
+            (QUORUM_FILE, _) => Self::Vote,
             _ if name.ends_with("-offset-checkpoint") => Self::KafkaCheckpoint,
             _ => return None,
         };
