@@ -98,8 +98,8 @@ where
     Ok(raft)
 }
 
-/// Keeps the group's time from the moment on that there is anybody else in it: heartbeats, elections.
-/// A broker that is alone and idle is not woken up fifty times a second for nothing.
+/// Keeps the group's time (heartbeats, elections) from the moment on that there is anybody else in
+/// it. A broker that is alone and idle is not woken up fifty times a second for nothing.
 pub(super) fn keep_time(raft: &Raft, members: usize) {
     if members > 1 {
         raft.runtime_config().tick(true);
