@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{Shared, describe};
-use crate::net::TcpStream;
+use crate::net::{BusyPoll, TcpStream};
 
 /// How much is read at once while no larger frame is expected, in bytes.
 const READ_BYTES: usize = 64 << 10;
@@ -49,6 +49,7 @@ pub(super) struct Driver {
     reading: BytesMut,
     /// Armed while an answer is awaited.
     timer: Option<Pin<Box<Sleep>>>,
+    busy: BusyPoll,
 }
 
 impl Driver {
@@ -60,6 +61,7 @@ impl Driver {
             writing: VecDeque::new(),
             reading: BytesMut::new(),
             timer: None,
+            busy: BusyPoll::default(),
         }
     }
 
@@ -82,6 +84,7 @@ impl Driver {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.advance(written);
+            self.busy.sent();
             self.shared.exchange.lock().has_written(written);
         }
     }
@@ -112,7 +115,7 @@ impl Driver {
             let read = pin!(self.socket.read_buf(&mut self.reading));
             match ready!(read.poll(context)) {
                 Ok(0) => return Poll::Ready(End::Broken("the broker closed it".to_owned())),
-                Ok(_) => {}
+                Ok(count) => self.busy.arrived(count),
                 Err(error) => return Poll::Ready(End::Broken(describe(&error))),
             }
         }
@@ -173,6 +176,11 @@ impl Driver {
             }
             // What is queued behind a full socket waits for the socket, not for this.
             if exchange.park(context.waker()) || !self.writing.is_empty() {
+                if exchange.next_deadline().is_some() {
+                    self.busy.rest(context);
+                } else {
+                    self.busy.pause();
+                }
                 return Poll::Pending;
             }
         }

@@ -4,6 +4,7 @@
 //! real client and the real broker run in it unchanged. Monotonic time is tokio's, which the
 //! simulation drives by itself. **Never** decides anything.
 
+mod busy_poll;
 #[cfg(strandline_sim)]
 mod simulated;
 #[cfg(not(strandline_sim))]
@@ -19,6 +20,7 @@ use simulated as backend;
 use system as backend;
 
 pub use backend::{TcpListener, TcpStream};
+pub use busy_poll::BusyPoll;
 
 /// The wall clock.
 #[derive(Clone, Copy, Debug, Default)]

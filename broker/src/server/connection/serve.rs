@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use strandline_client::net::TcpStream;
+use strandline_client::net::{BusyPoll, TcpStream};
 use strandline_core::budget::Pool;
 use strandline_protocol::{ApiKey, frame::FrameError};
 use tokio::{
@@ -74,6 +74,7 @@ pub struct Connection {
     /// Answers that are not written yet: where they end, and when they were queued.
     pub(super) unsent: VecDeque<(u64, Instant, ApiKey)>,
     timer: Pin<Box<Sleep>>,
+    busy: BusyPoll,
     /// When a byte last moved in, and when one last moved out while some waited.
     pub(super) last_read: Instant,
     pub(super) last_write: Instant,
@@ -148,6 +149,7 @@ impl Connection {
             watch: None,
             unsent: VecDeque::new(),
             timer: Box::pin(tokio::time::sleep_until(now + HELLO_TIMEOUT)),
+            busy: BusyPoll::default(),
             last_read: now,
             last_write: now,
             _open: open,
@@ -228,6 +230,11 @@ impl Connection {
                 return Err(End::Closed);
             }
             if self.poll_timer(context)? == Progress::None {
+                if self.parked.is_empty() && self.outbox.queued_bytes() == 0 {
+                    self.busy.rest(context);
+                } else {
+                    self.busy.sleep();
+                }
                 return Ok(());
             }
         }
@@ -457,6 +464,7 @@ impl Connection {
                     Ok(Progress::Some)
                 }
                 Poll::Ready(Ok(count)) => {
+                    self.busy.arrived(count);
                     self.last_read = Instant::now();
                     let count = u64::try_from(count).unwrap_or(u64::MAX);
                     self.read_bytes = self.read_bytes.saturating_add(count);
