@@ -89,6 +89,9 @@ fn registration() -> Registration {
         port: 9290,
         rack: None,
         directories: vec![DirectoryId([1; 16])],
+        raft_id: Some(7),
+        software: "strandline/0.0.0".into(),
+        metadata_version_max: METADATA_VERSION,
     }
 }
 
@@ -334,7 +337,10 @@ async fn a_newer_metadata_version_stops_the_start() {
         &Entry::Command(vec![Record::MetadataVersionSet { version }]),
     );
     let refused = refusal(options(&disk));
-    assert!(refused.contains("metadata version 2 is newer"), "{refused}");
+    assert!(
+        refused.contains(&format!("metadata version {version} is newer")),
+        "{refused}"
+    );
     // Behind the founding and the first entry of the leader.
     assert!(refused.contains("offset 2"), "{refused}");
 }

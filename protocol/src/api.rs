@@ -34,6 +34,26 @@ pub enum ApiKey {
     DeleteRecords = 12,
     /// Tells about the broker's process: version, durability, CPU time, memory.
     DescribeBroker = 13,
+    /// Asks a member of the metadata quorum for its vote.
+    QuorumVote = 14,
+    /// Sends it entries of the metadata log.
+    QuorumAppend = 15,
+    /// Sends it a snapshot of the metadata.
+    QuorumSnapshot = 16,
+    /// Asks it to lead.
+    QuorumTransfer = 17,
+    /// Makes a broker known that has started.
+    RegisterBroker = 18,
+    /// Renews its lease.
+    BrokerHeartbeat = 19,
+    /// Reserves producer ids for it.
+    ReserveProducerIds = 20,
+    /// Tells the state of the cluster: controller, quorum, brokers.
+    DescribeCluster = 21,
+    /// Changes who votes in the metadata quorum.
+    ChangeVoters = 22,
+    /// Forgets a broker.
+    UnregisterBroker = 23,
 }
 
 /// Whether a request may be sent again when its outcome is not known.
@@ -62,6 +82,10 @@ pub enum Permission {
     AlterTopic,
     /// Look at the cluster.
     DescribeCluster,
+    /// Change the cluster.
+    AlterCluster,
+    /// Be a broker of the cluster.
+    ClusterAction,
 }
 
 /// What a request costs the broker, for limits and for queueing.
@@ -210,6 +234,76 @@ pub const APIS: &[Api] = &[
         Retry::Idempotent,
         Permission::DescribeCluster,
         Cost::Low,
+    ),
+    row(
+        ApiKey::QuorumVote,
+        "QuorumVote",
+        Retry::Idempotent,
+        Permission::ClusterAction,
+        Cost::Low,
+    ),
+    row(
+        ApiKey::QuorumAppend,
+        "QuorumAppend",
+        Retry::Idempotent,
+        Permission::ClusterAction,
+        Cost::Payload,
+    ),
+    row(
+        ApiKey::QuorumSnapshot,
+        "QuorumSnapshot",
+        Retry::Idempotent,
+        Permission::ClusterAction,
+        Cost::Payload,
+    ),
+    row(
+        ApiKey::QuorumTransfer,
+        "QuorumTransfer",
+        Retry::Idempotent,
+        Permission::ClusterAction,
+        Cost::Low,
+    ),
+    row(
+        ApiKey::RegisterBroker,
+        "RegisterBroker",
+        Retry::Idempotent,
+        Permission::ClusterAction,
+        Cost::MetadataWrite,
+    ),
+    row(
+        ApiKey::BrokerHeartbeat,
+        "BrokerHeartbeat",
+        Retry::Idempotent,
+        Permission::ClusterAction,
+        Cost::Low,
+    ),
+    row(
+        ApiKey::ReserveProducerIds,
+        "ReserveProducerIds",
+        Retry::Idempotent,
+        Permission::ClusterAction,
+        Cost::MetadataWrite,
+    ),
+    row(
+        ApiKey::DescribeCluster,
+        "DescribeCluster",
+        Retry::Idempotent,
+        Permission::DescribeCluster,
+        Cost::Low,
+    ),
+    row(
+        ApiKey::ChangeVoters,
+        "ChangeVoters",
+        Retry::AtMostOnce,
+        Permission::AlterCluster,
+        Cost::Waits,
+    ),
+    row(
+        ApiKey::UnregisterBroker,
+        "UnregisterBroker",
+        Retry::AtMostOnce,
+        Permission::AlterCluster,
+        Cost::MetadataWrite,
     ),
 ];
 

@@ -131,8 +131,16 @@ error_codes! {
     INVALID_RECORD = 87, Fatal;
     /// No topic has that id; it was deleted, or has not been heard of yet.
     UNKNOWN_TOPIC_ID = 100, RefreshMetadata;
+    /// A broker of that number is registered and alive.
+    DUPLICATE_BROKER_REGISTRATION = 101, Fatal;
+    /// No broker of that number is registered.
+    BROKER_ID_NOT_REGISTERED = 102, Fatal;
     /// The client believes to talk to another cluster.
     INCONSISTENT_CLUSTER_ID = 104, Fatal;
+    /// The broker votes in the metadata quorum already.
+    DUPLICATE_VOTER = 126, Fatal;
+    /// The broker has no vote in the metadata quorum.
+    VOTER_NOT_FOUND = 127, Fatal;
     /// The log is damaged there; a fetch is told the next good offset in a field of its own.
     CORRUPT = 1000, Fatal;
     /// The disk is full: appends are refused until there is space, reads go on.
@@ -149,6 +157,12 @@ error_codes! {
     UNKNOWN_API = 1006, Fatal;
     /// A cursor of a paged answer does not belong to this request; start from the first page.
     INVALID_CURSOR = 1007, Fatal;
+    /// A change of the voters is under way; another one can begin when it is done.
+    VOTERS_CHANGING = 1008, Retry;
+    /// Leaving would lose something (partitions, the last vote); the message says what.
+    NOT_REMOVABLE = 1009, Fatal;
+    /// The broker has just started and does not know the metadata of its cluster yet; others may.
+    NOT_READY = 1010, RefreshMetadata;
 }
 
 impl ErrorCode {

@@ -8,6 +8,7 @@
 
 pub mod budget;
 pub mod invariants;
+pub mod leases;
 pub mod metadata;
 pub mod mutants;
 pub mod placement;

@@ -37,11 +37,17 @@ pub enum Mutant {
     CleanMarkStaysWhileAppending,
     /// Breaks: a descriptor with unsynced data stays open, as a later one may miss the error.
     DescriptorClosedUnsynced,
+    /// Breaks: a change of the voters begins only once the one before is in force.
+    TwoVoterChangesAtOnce,
+    /// Breaks: a broker that acts under an old epoch changes nothing.
+    BrokerEpochNotChecked,
+    /// Breaks: a broker counts its lease from the time at which it sent the heartbeat.
+    LeaseCountedFromAnswer,
 }
 
 impl Mutant {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::AcknowledgeBeforeFsync,
         Self::DurableOffsetTakenAfterSync,
         Self::RecoveryDoesNotSync,
@@ -55,6 +61,9 @@ impl Mutant {
         Self::ProducerSnapshotStaleAfterTruncation,
         Self::CleanMarkStaysWhileAppending,
         Self::DescriptorClosedUnsynced,
+        Self::TwoVoterChangesAtOnce,
+        Self::BrokerEpochNotChecked,
+        Self::LeaseCountedFromAnswer,
     ];
 
     /// What a command line calls it.
@@ -74,6 +83,9 @@ impl Mutant {
             Self::ProducerSnapshotStaleAfterTruncation => "producer-snapshot-stale",
             Self::CleanMarkStaysWhileAppending => "clean-mark-stays-while-appending",
             Self::DescriptorClosedUnsynced => "descriptor-closed-unsynced",
+            Self::TwoVoterChangesAtOnce => "two-voter-changes-at-once",
+            Self::BrokerEpochNotChecked => "broker-epoch-not-checked",
+            Self::LeaseCountedFromAnswer => "lease-counted-from-answer",
         }
     }
 

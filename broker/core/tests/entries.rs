@@ -15,11 +15,13 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use cluster::Cluster;
 use proptest::prelude::{any, proptest};
 use strandline_core::metadata::{
-    Command, Entry, EntryError, METADATA_VERSION, Membership, Record, Registration, Replica, Voter,
-    limits::ENTRY_BYTES_MAX,
+    ChangedTopic, Command, Entry, EntryError, METADATA_VERSION, Membership, PartitionChange,
+    Record, Registration, Replica, Voter,
+    limits::{ENTRY_BYTES_MAX, PARTITIONS_PER_RECORD_MAX},
 };
 use strandline_protocol::{
-    BrokerId, ClusterId, DirectoryId, PartitionId, ProducerId, TopicId,
+    BrokerEpoch, BrokerId, ClusterId, DirectoryId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch,
+    PartitionId, ProducerId, TopicId,
     messages::{CreateTopicsRequest, NewTopic},
 };
 
@@ -38,6 +40,19 @@ fn registration() -> Registration {
         port: 9290,
         rack: Some("r1".into()),
         directories: vec![DirectoryId([3; 16])],
+        raft_id: None,
+        software: String::new(),
+        metadata_version_max: 1,
+    }
+}
+
+/// The same with what the second metadata version has added.
+fn registration_v2() -> Registration {
+    Registration {
+        raft_id: Some(u64::MAX),
+        software: "strandline/0.2.0".into(),
+        metadata_version_max: 2,
+        ..registration()
     }
 }
 
@@ -48,15 +63,13 @@ fn voter(raft_id: u64) -> Voter {
     }
 }
 
-/// One of every kind, with every field set.
+/// One of every kind of the first metadata version, with every field set.
 fn samples() -> Vec<Entry> {
     vec![
         Entry::Blank,
         Entry::Membership(Membership::of(ClusterId([1; 16]), vec![voter(u64::MAX)])),
         Entry::Command(vec![
-            Record::MetadataVersionSet {
-                version: METADATA_VERSION,
-            },
+            Record::MetadataVersionSet { version: 1 },
             Record::BrokerRegistered(registration()),
         ]),
         Entry::Command(vec![Record::TopicCreated {
@@ -88,6 +101,53 @@ fn samples() -> Vec<Entry> {
     ]
 }
 
+/// One of every kind that the second metadata version adds.
+fn samples_v2() -> Vec<Entry> {
+    let (broker, epoch, id) = (BrokerId(1), BrokerEpoch(1), TopicId([2; 16]));
+    let change = |leader, epochs| PartitionChange {
+        partition: PartitionId(1),
+        leader,
+        leader_epoch: LeaderEpoch(epochs),
+        partition_epoch: PartitionEpoch(epochs),
+        isr: vec![broker],
+    };
+    let changed = |leader, epochs| Record::PartitionsChanged {
+        topics: vec![ChangedTopic {
+            id,
+            partitions: vec![change(leader, epochs)],
+        }],
+    };
+    vec![
+        Entry::Command(vec![
+            Record::MetadataVersionSet { version: 2 },
+            Record::BrokerJoined(registration_v2()),
+        ]),
+        Entry::Command(vec![
+            Record::BrokerUnfenced { broker, epoch },
+            Record::TopicCreated {
+                name: "orders".into(),
+                id,
+                configs: BTreeMap::new(),
+                partitions: vec![vec![replica(1)], vec![replica(1)]],
+            },
+        ]),
+        Entry::Command(vec![Record::BrokerStopping { broker, epoch }]),
+        Entry::Command(vec![changed(None, 1)]),
+        Entry::Command(vec![
+            Record::VotersWanted {
+                brokers: vec![broker],
+            },
+            changed(Some(broker), 2),
+        ]),
+        Entry::Command(vec![
+            Record::TopicDeleted { id },
+            Record::BrokerFenced { broker, epoch },
+            Record::BrokerUnregistered { broker, epoch },
+        ]),
+        Entry::Command(vec![Record::BrokerRegistered(registration_v2())]),
+    ]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
@@ -103,25 +163,142 @@ fn bytes_of(hex: &str) -> Vec<u8> {
 }
 
 /// `UPDATE=1` rewrites the fixture. Whoever has to do so has changed the format: raise its version.
-#[test]
-fn entries_of_the_first_version_read_and_write_the_same() {
-    let path = "tests/fixtures/metadata_entries_v1.hex";
-    let written: String = samples()
+fn check_fixture(path: &str, samples: &[Entry]) {
+    let lines = samples
         .iter()
-        .map(|entry| format!("{}\n", hex(&entry.encode())))
-        .collect();
+        .map(|entry| format!("{}\n", hex(&entry.encode())));
+    let written: String = lines.collect();
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &written).unwrap();
     }
     let golden = std::fs::read_to_string(path).unwrap();
     assert_eq!(golden, written);
     let mut cluster = Cluster::founded();
-    for (line, entry) in golden.lines().zip(samples()) {
+    for (line, entry) in golden.lines().zip(samples) {
         let read = Entry::decode(&bytes_of(line)).unwrap();
-        assert_eq!(read, entry);
+        assert_eq!(&read, entry);
         cluster.append(&read);
     }
+    assert!(cluster.image.is_consistent());
     assert_eq!(cluster.replayed(), cluster.image);
+}
+
+#[test]
+fn entries_of_the_first_version_read_and_write_the_same() {
+    check_fixture("tests/fixtures/metadata_entries_v1.hex", &samples());
+}
+
+#[test]
+fn entries_of_the_second_version_read_and_write_the_same() {
+    check_fixture("tests/fixtures/metadata_entries_v2.hex", &samples_v2());
+}
+
+#[test]
+fn a_kind_of_the_second_version_is_no_part_of_a_log_of_the_first() {
+    let mut cluster = Cluster::founded();
+    let joined = Entry::Command(vec![
+        Record::MetadataVersionSet { version: 1 },
+        Record::BrokerJoined(registration_v2()),
+    ]);
+    let refused = cluster.image.try_apply(Offset(1), LeaderEpoch(1), &joined);
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "entry 1 holds what metadata version 2 has and version 1 has not"
+    );
+    cluster = Cluster::founded();
+    cluster.append(&samples_v2()[0]);
+    assert_eq!(cluster.image.metadata_version(), 2);
+}
+
+/// A broker of the first version made the log; the next start raises the version, and what needs it
+/// waits for that.
+#[test]
+fn a_log_of_the_first_version_goes_on_with_the_second() {
+    let mut cluster = Cluster::founded();
+    samples()
+        .iter()
+        .skip(2)
+        .take(2)
+        .for_each(|entry| cluster.append(entry));
+    let (broker, epoch) = (BrokerId(1), BrokerEpoch(1));
+    let refused = cluster
+        .propose(&Command::FenceBroker { broker, epoch })
+        .unwrap_err();
+    assert_eq!(refused.error, ErrorCode::UNSUPPORTED_VERSION);
+    assert!(
+        refused.message.contains("needs metadata version 2"),
+        "{}",
+        refused.message
+    );
+    let start = Registration {
+        raft_id: Some(42),
+        ..registration_v2()
+    };
+    cluster.propose(&Command::RegisterBroker(start)).unwrap();
+    assert_eq!(cluster.image.metadata_version(), 2);
+    let topic = cluster.image.topic("orders").unwrap();
+    assert!(
+        topic
+            .partitions()
+            .all(|(_, partition)| partition.leader_epoch == LeaderEpoch(1))
+    );
+    assert_eq!(cluster.image.led_count(broker), 2);
+    // One of the first version starts on its own log as ever.
+    let mut cluster = Cluster::founded();
+    cluster
+        .propose(&Command::RegisterBroker(registration()))
+        .unwrap();
+    assert_eq!(cluster.image.metadata_version(), 1);
+    assert_eq!(cluster.log.len(), 2);
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_not_written_down() {
+    let refusal = |records: Vec<Record>| {
+        let mut cluster = Cluster::founded();
+        samples_v2()
+            .iter()
+            .take(2)
+            .for_each(|entry| cluster.append(entry));
+        let entry = Entry::Command(records);
+        let refused = cluster.image.try_apply(Offset(3), LeaderEpoch(1), &entry);
+        refused.expect_err("it cannot be").to_string()
+    };
+    let (broker, epoch, id) = (BrokerId(1), BrokerEpoch(1), TopicId([2; 16]));
+    let changed = |leader, leader_epoch, partition_epoch, isr: &[i32]| Record::PartitionsChanged {
+        topics: vec![ChangedTopic {
+            id,
+            partitions: vec![PartitionChange {
+                partition: PartitionId(0),
+                leader,
+                leader_epoch: LeaderEpoch(leader_epoch),
+                partition_epoch: PartitionEpoch(partition_epoch),
+                isr: isr.iter().copied().map(BrokerId).collect(),
+            }],
+        }],
+    };
+    let fenced = refusal(vec![Record::BrokerFenced { broker, epoch }]);
+    assert_eq!(fenced, "entry 3 fences broker 1, which leads 2 partitions");
+    let gone = refusal(vec![Record::BrokerUnregistered { broker, epoch }]);
+    assert!(
+        gone.contains("removes broker 1, which keeps 2 partitions"),
+        "{gone}"
+    );
+    // No new partition epoch; another leader under the old epoch; nobody in sync; a stranger.
+    for change in [
+        changed(Some(broker), 0, 0, &[1]),
+        changed(None, 0, 1, &[1]),
+        changed(None, 1, 1, &[]),
+    ] {
+        assert!(refusal(vec![change]).contains("back to"));
+    }
+    for change in [
+        changed(None, 1, 1, &[1, 2]),
+        changed(Some(BrokerId(2)), 1, 1, &[1]),
+        changed(None, 1, 1, &[1, 1]),
+    ] {
+        assert!(refusal(vec![change]).contains("makes"));
+    }
 }
 
 #[test]
@@ -195,6 +372,24 @@ fn entries_stay_below_their_bound_and_a_large_topic_is_made_of_several() {
     assert_eq!(cluster.replayed(), cluster.image);
 }
 
+/// The costliest record of changes: every partition is of another topic, with five in sync.
+#[test]
+fn a_full_record_of_changes_stays_below_an_entry() {
+    let change = |number: i32| ChangedTopic {
+        id: TopicId([u8::MAX; 16]),
+        partitions: vec![PartitionChange {
+            partition: PartitionId(i32::MAX - number),
+            leader: Some(BrokerId(i32::MAX)),
+            leader_epoch: LeaderEpoch(i32::MAX),
+            partition_epoch: PartitionEpoch(i32::MAX),
+            isr: vec![BrokerId(i32::MAX); 5],
+        }],
+    };
+    let topics = (0..).take(PARTITIONS_PER_RECORD_MAX).map(change).collect();
+    let bytes = Entry::Command(vec![Record::PartitionsChanged { topics }]).encode();
+    assert!(bytes.len() < ENTRY_BYTES_MAX, "{}", bytes.len());
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(bytes: Vec<u8>, kind in 0_u8..4) {
@@ -204,7 +399,7 @@ proptest! {
 
     #[test]
     fn no_damaged_entry_panics(which in any::<usize>(), at in any::<usize>(), flip in 1_u8..) {
-        let samples = samples();
+        let samples = [samples(), samples_v2()].concat();
         let mut bytes = samples[which % samples.len()].encode();
         let at = at % bytes.len();
         bytes[at] ^= flip;

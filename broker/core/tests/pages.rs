@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cluster::Cluster;
 use strandline_core::{
     TopicConfig,
-    metadata::{Command, Registration, changes, describe_configs, metadata_page},
+    metadata::{Command, METADATA_VERSION, Registration, changes, describe_configs, metadata_page},
 };
 use strandline_protocol::{
     BrokerId, DirectoryId, ErrorCode,
@@ -34,6 +34,9 @@ fn register(cluster: &mut Cluster, port: u16) {
         port,
         rack: None,
         directories: vec![DirectoryId([1; 16])],
+        raft_id: Some(42),
+        software: "strandline/0.0.0".into(),
+        metadata_version_max: METADATA_VERSION,
     };
     cluster
         .propose(&Command::RegisterBroker(registration))

@@ -12,12 +12,12 @@
 mod cluster;
 
 use cluster::Cluster;
-use strandline_core::metadata::{Command, Registration, Reply};
+use strandline_core::metadata::{Command, METADATA_VERSION, Registration, Reply};
 use strandline_protocol::{
-    BrokerId, DirectoryId,
+    BrokerEpoch, BrokerId, DirectoryId,
     messages::{
-        AlterConfigsRequest, ConfigChange, CreatePartitionsRequest, CreateTopicsRequest,
-        DeleteTopicsRequest, Failure, NewPartitions, NewTopic, TopicResult,
+        AlterConfigsRequest, ChangeVotersRequest, ConfigChange, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteTopicsRequest, Failure, NewPartitions, NewTopic, TopicResult,
     },
 };
 
@@ -25,7 +25,8 @@ fn directory(name: &str) -> DirectoryId {
     DirectoryId([name.as_bytes()[0]; 16])
 }
 
-/// `register 1 host:9290 dirs=a,b rack=r`
+/// `register 1 host:9290 dirs=a,b rack=r start=2 raft=7 max=1`: its second start, with another Raft
+/// id and an old version.
 fn registration(words: &[&str]) -> Registration {
     let (host, port) = words[1].split_once(':').unwrap();
     let option = |name| {
@@ -35,7 +36,7 @@ fn registration(words: &[&str]) -> Registration {
     };
     Registration {
         broker: BrokerId(words[0].parse().unwrap()),
-        incarnation: [0; 16],
+        incarnation: [option("start").map_or(0, |start| start.parse().unwrap()); 16],
         host: host.into(),
         port: port.parse().unwrap(),
         rack: option("rack").map(Into::into),
@@ -44,6 +45,16 @@ fn registration(words: &[&str]) -> Registration {
             .flat_map(|dirs| dirs.split(','))
             .map(directory)
             .collect(),
+        raft_id: match option("raft") {
+            Some(raft_id) => raft_id.parse().ok(),
+            None => words[0]
+                .parse()
+                .ok()
+                .map(|id: i32| (41 + id).unsigned_abs().into()),
+        },
+        software: "strandline/0.0.0".into(),
+        metadata_version_max: option("max")
+            .map_or(METADATA_VERSION, |version| version.parse().unwrap()),
     }
 }
 
@@ -80,8 +91,35 @@ fn change(word: &str) -> ConfigChange {
     }
 }
 
-fn command(line: &str) -> Command {
-    let (verb, rest) = line.split_once(' ').unwrap();
+/// `fence 1` acts under the present epoch of broker 1, `fence 1 epoch=3` under another one.
+fn acting(cluster: &Cluster, words: &[&str]) -> (BrokerId, BrokerEpoch) {
+    let broker = BrokerId(words[0].parse().unwrap());
+    let told = words.iter().find_map(|word| word.strip_prefix("epoch="));
+    let known = cluster.image.broker(broker).map(|known| known.epoch);
+    let epoch = told.map(|epoch| BrokerEpoch(epoch.parse().unwrap()));
+    (broker, epoch.or(known).unwrap_or_default())
+}
+
+fn brokers(words: &[&str], option: &str) -> Vec<BrokerId> {
+    let list = words.iter().find_map(|word| word.strip_prefix(option));
+    let list = list.into_iter().flat_map(|list| list.split(','));
+    list.map(|id| BrokerId(id.parse().unwrap())).collect()
+}
+
+fn command_of_broker(cluster: &Cluster, verb: &str, words: &[&str]) -> Option<Command> {
+    let (broker, epoch) = acting(cluster, words);
+    Some(match verb {
+        "fence" => Command::FenceBroker { broker, epoch },
+        "unfence" => Command::UnfenceBroker { broker, epoch },
+        "stop" => Command::StopBroker { broker, epoch },
+        "producer-ids" => Command::ReserveProducerIds { broker, epoch },
+        "unregister" => Command::UnregisterBroker { broker },
+        _ => return None,
+    })
+}
+
+fn command(cluster: &Cluster, line: &str) -> Command {
+    let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
     let validate_only = rest.ends_with(" validate");
     let rest = rest.trim_end_matches(" validate");
     let words: Vec<&str> = rest.split_whitespace().collect();
@@ -108,10 +146,14 @@ fn command(line: &str) -> Command {
             changes: words[1..].iter().map(|word| change(word)).collect(),
             validate_only,
         }),
-        "producer-ids" => Command::ReserveProducerIds {
-            broker: BrokerId(words[0].parse().unwrap()),
-        },
-        _ => panic!("no command: {line}"),
+        "elect" => Command::ElectLeaders,
+        "voters" => Command::ChangeVoters(ChangeVotersRequest {
+            add: brokers(&words, "add="),
+            remove: brokers(&words, "remove="),
+        }),
+        _ => {
+            command_of_broker(cluster, verb, &words).unwrap_or_else(|| panic!("no command: {line}"))
+        }
     }
 }
 
@@ -135,7 +177,14 @@ fn answer(cluster: &mut Cluster, line: &str) -> String {
         cluster.controller.directory_failed(directory(name));
         return "=\n".into();
     }
-    match cluster.propose(&command(line)) {
+    if let Some(words) = line.strip_prefix("leases") {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let held = words.iter().map(|id| BrokerId(id.parse().unwrap()));
+        cluster.leased = held.collect();
+        return "=\n".into();
+    }
+    let command = command(cluster, line);
+    match cluster.propose(&command) {
         Err(refused) => failure(&refused),
         Ok(Reply::CreateTopics(response)) => results(&response.topics),
         Ok(Reply::DeleteTopics(response)) => results(&response.topics),
@@ -143,7 +192,9 @@ fn answer(cluster: &mut Cluster, line: &str) -> String {
         Ok(Reply::AlterConfigs(response)) if response.failure.error.is_none() => "=\n".into(),
         Ok(Reply::AlterConfigs(response)) => failure(&response.failure),
         Ok(Reply::ProducerIds(block)) => format!("= {} count={}\n", block.first, block.count),
-        Ok(Reply::Registered) => "=\n".into(),
+        Ok(Reply::Stopping(stopping)) => format!("= goes on leading {}\n", stopping.leads),
+        Ok(Reply::VotersWanted(voters)) => format!("= voters {voters:?}\n"),
+        Ok(Reply::Registered | Reply::Done | Reply::Elected(_)) => "=\n".into(),
     }
 }
 

@@ -14,7 +14,7 @@ mod cluster;
 use std::collections::BTreeMap;
 
 use cluster::Cluster;
-use strandline_core::metadata::{Command, Registration, Reply};
+use strandline_core::metadata::{Command, METADATA_VERSION, Registration, Reply};
 use strandline_protocol::{
     BrokerId, DirectoryId, ErrorCode,
     messages::{
@@ -94,6 +94,9 @@ fn registration() -> Command {
         port: 9290,
         rack: None,
         directories: vec![DirectoryId([1; 16]), DirectoryId([2; 16])],
+        raft_id: Some(42),
+        software: "strandline/0.0.0".into(),
+        metadata_version_max: METADATA_VERSION,
     })
 }
 
@@ -133,7 +136,7 @@ fn outcome(reply: Reply) -> ErrorCode {
         Reply::DeleteTopics(response) => response.topics[0].failure.error,
         Reply::CreatePartitions(response) => response.topics[0].failure.error,
         Reply::AlterConfigs(response) => response.failure.error,
-        Reply::ProducerIds(_) | Reply::Registered => ErrorCode::NONE,
+        _ => ErrorCode::NONE,
     }
 }
 

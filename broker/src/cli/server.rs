@@ -15,6 +15,7 @@ Examples:
   strandline server
   strandline server --data /disk1/strandline,/disk2/strandline --flush async
   strandline server --listen 0.0.0.0:9290 --advertise broker1.example:9290
+  strandline server --node-id 2 --data ./second --listen 127.0.0.1:9390 --join 127.0.0.1:9290
   strandline server --config strandline.toml --print-config
 
 Settings come from the built-in defaults, the file of --config, variables STRANDLINE_* and flags;
@@ -60,6 +61,15 @@ pub struct ServerArguments {
     /// What clients elsewhere are told to connect to; needed with a wildcard in --listen.
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+    /// Become part of the cluster that these brokers belong to: at the first start.
+    #[arg(long, value_name = "HOST:PORT[,HOST:PORT..]", value_delimiter = ',')]
+    pub join: Vec<String>,
+    /// The number of this broker in its cluster.
+    #[arg(long, value_name = "NUMBER")]
+    pub node_id: Option<String>,
+    /// Where this broker stands: replicas are spread over racks.
+    #[arg(long, value_name = "NAME")]
+    pub rack: Option<String>,
     /// When a record counts as acknowledged, for topics that do not say otherwise.
     #[arg(long, value_name = "WHEN", value_enum)]
     pub flush: Option<FlushFlag>,
@@ -97,10 +107,15 @@ impl ServerArguments {
         if !self.data.is_empty() {
             inputs.flag("data", self.data);
         }
+        if !self.join.is_empty() {
+            inputs.flag("join", self.join);
+        }
         let single = [
             ("listen", self.listen),
             ("http", self.http),
             ("advertise", self.advertise),
+            ("node_id", self.node_id),
+            ("rack", self.rack),
             ("flush", self.flush.map(|flush| flush.name().to_owned())),
             ("log", self.log),
         ];

@@ -8,10 +8,17 @@
 //!
 //! [`Controller::decide`]: strandline_core::metadata::Controller::decide
 
+mod alive;
 mod batches;
+mod describe;
 mod error;
+mod forward;
+mod lessor;
+mod member;
+mod peers;
 mod queue;
 mod quorum;
+mod registration;
 mod replay;
 #[cfg(test)]
 mod tests;
@@ -23,25 +30,32 @@ use std::{
 
 use openraft::{RaftNetworkFactory, network::NetSnapshot};
 use parking_lot::Mutex;
-use strandline_core::metadata::{Command, Controller, Image, ProducerIds, Registration, Reply};
+use strandline_core::metadata::{Command, Controller, Image, ProducerIds, Reply};
 use strandline_protocol::{
-    BrokerEpoch, BrokerId, DirectoryId, ErrorCode, Offset,
+    BrokerId, DirectoryId, ErrorCode, Offset,
     messages::{
         AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest,
         CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
         DeleteTopicsResponse, Failure, InitProducerIdRequest, InitProducerIdResponse,
     },
 };
-use strandline_storage::{StorageError, log::RecoveryReport};
+use strandline_storage::{StorageError, directory::RaftId, log::RecoveryReport};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use error::MetadataError;
+pub use forward::{SOFTWARE, version_payload};
+pub use member::ControllerAt;
+pub use peers::{Identity as PeerIdentity, PeerError, Peers};
 pub use quorum::MetadataCheckpoint;
+pub use registration::PassOn;
 pub use replay::{Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataOptions};
 
+use alive::Own;
+use lessor::Lessor;
 use queue::{Queue, Request, shutting_down};
 use quorum::{
-    Failing, Machine, NoPeers, NoSnapshot, Parts, Public, Raft, Store, Types, stored_membership,
+    Company, Failing, Machine, NoPeers, NoSnapshot, Parts, PeerNetwork, Public, Raft, Store, Types,
+    keep_members, stored_membership,
 };
 use replay::Opened;
 
@@ -62,17 +76,16 @@ pub struct MetadataLog {
     public: Public,
     store: Store,
     failing: Failing,
+    raft_id: RaftId,
+    company: Company,
+    /// Empty until the member has started.
+    member: Arc<OnceLock<Raft>>,
+    /// None where there can be nobody else.
+    peers: Option<Peers>,
+    lessor: Arc<Lessor>,
+    own: Arc<Own>,
     /// Held while a block is being reserved, so that many producers that come at once share it.
     producer_ids: Arc<tokio::sync::Mutex<ProducerIds>>,
-}
-
-/// A log that was opened, and the member that keeps it.
-struct Joined {
-    metadata: MetadataLog,
-    report: RecoveryReport,
-    /// Empty until the member has started.
-    #[cfg(test)]
-    member: Arc<OnceLock<Raft>>,
 }
 
 impl fmt::Debug for MetadataLog {
@@ -91,18 +104,38 @@ impl MetadataLog {
     /// # Errors
     /// [`MetadataError`] names the file, the offset and the remedy; the broker must not start then.
     pub fn open(options: MetadataOptions) -> Result<(Self, RecoveryReport), MetadataError> {
-        let joined = Self::open_among(options, NoPeers)?;
-        Ok((joined.metadata, joined.report))
+        Self::open_over(options, NoPeers, None)
     }
 
-    /// The same, with a way to the other members.
-    fn open_among<N>(options: MetadataOptions, network: N) -> Result<Joined, MetadataError>
+    /// The same for a broker that has peers, or may come to have some.
+    ///
+    /// # Errors
+    /// As [`MetadataLog::open`].
+    pub fn open_among(
+        options: MetadataOptions,
+        peers: Peers,
+    ) -> Result<(Self, RecoveryReport), MetadataError> {
+        let network = PeerNetwork {
+            peers: peers.clone(),
+        };
+        Self::open_over(options, network, Some(peers))
+    }
+
+    /// The same over any network.
+    fn open_over<N>(
+        options: MetadataOptions,
+        network: N,
+        peers: Option<Peers>,
+    ) -> Result<(Self, RecoveryReport), MetadataError>
     where
         N: RaftNetworkFactory<Types>,
         N::Network: NetSnapshot<Types, SnapshotData = NoSnapshot>,
     {
         let opened = replay::open(&options)?;
         let report = opened.report.clone();
+        if let Some(peers) = &peers {
+            peers.follow(&opened.written);
+        }
         let failing = Failing::new();
         let Opened {
             log,
@@ -127,6 +160,7 @@ impl MetadataLog {
         let controller = Arc::new(Mutex::new(Controller::new(options.defaults)));
         let (queue, requests) = queue::channel();
         let member: Arc<OnceLock<Raft>> = Arc::default();
+        let lessor = Lessor::new();
         let serving = Queue {
             raft_id: options.raft_id,
             company,
@@ -135,6 +169,7 @@ impl MetadataLog {
             store: store.clone(),
             failing: failing.clone(),
             requests,
+            lessor: peers.is_some().then(|| Arc::clone(&lessor)),
             member: Arc::clone(&member),
         };
         tokio::spawn(serving.run(machine, network));
@@ -144,14 +179,34 @@ impl MetadataLog {
             public,
             store,
             failing,
+            raft_id: options.raft_id,
+            company,
+            member,
+            peers,
+            lessor,
+            own: Own::new(),
             producer_ids: Arc::default(),
         };
-        Ok(Joined {
-            metadata,
-            report,
-            #[cfg(test)]
-            member,
-        })
+        Ok((metadata, report))
+    }
+
+    /// Whether this broker needs others to know what is committed.
+    #[must_use]
+    pub fn needs_others(&self) -> bool {
+        self.company == Company::Others
+    }
+
+    /// The other brokers; none where there can be none.
+    #[must_use]
+    pub const fn peers(&self) -> Option<&Peers> {
+        self.peers.as_ref()
+    }
+
+    /// Makes voters of the brokers that register, while this one is the controller. Runs for as
+    /// long as the quorum does.
+    pub async fn keep_members(self) {
+        let raft = self.member().await;
+        keep_members(raft, self.public, self.lessor).await;
     }
 
     /// What is known and committed, as of now.
@@ -173,19 +228,21 @@ impl MetadataLog {
         self.failing.watch()
     }
 
-    /// Nothing more is placed in a data directory that has failed.
+    /// A data directory of this broker has failed: nothing more is placed in it.
     pub fn directory_failed(&self, directory: DirectoryId) {
+        self.own.directory_failed(directory);
         self.controller.lock().directory_failed(directory);
     }
 
-    /// Proposes a change. The reply comes once the change is committed and in
-    /// [`MetadataLog::image`].
+    /// Proposes a change to this broker's own controller. The reply comes once the change is
+    /// committed and in [`MetadataLog::image`].
     ///
     /// Cancel safe in that nothing breaks; but the change may happen all the same.
     ///
     /// # Errors
-    /// The [`Failure`] of the whole. Failures of its parts are in the reply.
-    pub async fn propose(&self, command: Command) -> Result<Reply, Failure> {
+    /// The [`Failure`] of the whole: `NOT_CONTROLLER` if another broker decides. Failures of its
+    /// parts are in the reply.
+    pub async fn propose_here(&self, command: Command) -> Result<Reply, Failure> {
         let (to, from) = oneshot::channel();
         let request = Request::Propose(command, to);
         if self.queue.send(request).await.is_err() {
@@ -197,20 +254,6 @@ impl MetadataLog {
                 "the broker stopped while it made the change: look whether it is there",
             ))
         })
-    }
-
-    /// Makes this start of the broker known, and returns its epoch. Every partition that it leads
-    /// has a new leader epoch afterwards.
-    ///
-    /// # Errors
-    /// As [`MetadataLog::propose`].
-    pub async fn register(&self, registration: Registration) -> Result<BrokerEpoch, Failure> {
-        let broker = registration.broker;
-        self.propose(Command::RegisterBroker(registration)).await?;
-        let image = self.image();
-        image
-            .broker(broker)
-            .map_or_else(|| Err(unexpected()), |registered| Ok(registered.epoch))
     }
 
     /// Creates topics.
@@ -286,7 +329,11 @@ impl MetadataLog {
             if let Some(response) = ids.answer(request, reserved_before) {
                 return Ok(response);
             }
-            match self.propose(Command::ReserveProducerIds { broker }).await? {
+            let epoch = self.epoch_of(broker);
+            match self
+                .propose(Command::ReserveProducerIds { broker, epoch })
+                .await?
+            {
                 Reply::ProducerIds(block) => ids.refill(block),
                 _ => return Err(unexpected()),
             }

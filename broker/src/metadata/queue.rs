@@ -7,6 +7,7 @@
 //! that nothing which was decided on an older image slips in after another leader.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -25,6 +26,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::lessor::{Lessor, is_alone};
 use super::quorum::{
     Change, Company, FAILED, Failing, LogId, Machine, NoSnapshot, Proposal, Public, Raft, Store,
     Types, keep_time, log_id, offset_of, seeded, start, term_of,
@@ -54,6 +56,8 @@ pub(super) struct Queue {
     pub(super) store: Store,
     pub(super) failing: Failing,
     pub(super) requests: mpsc::Receiver<Request>,
+    /// Who is alive; none where there are no peers.
+    pub(super) lessor: Option<Arc<Lessor>>,
     /// Where the member is found once it has started.
     pub(super) member: Arc<OnceLock<Raft>>,
 }
@@ -315,10 +319,24 @@ impl Running {
         term: LeaderEpoch,
     ) -> (Result<Reply, Failure>, Option<LogId>) {
         let mut lead = self.caught_up(term);
+        let held = self.queue.lessor.as_ref().map(|lessor| lessor.held(term));
+        let leased = match held {
+            Some(Some(leased)) => leased,
+            // It does not know yet who is there.
+            Some(None) if needs_leases(command) && !is_alone(&lead.appended) => {
+                self.lead = Some(lead);
+                return (Err(self.not_controller()), None);
+            }
+            Some(None) | None => BTreeSet::new(),
+        };
         let decision = {
             let mut random = random_id;
-            let controller = self.queue.controller.lock();
-            controller.decide(&lead.appended, command, &mut random)
+            let mut controller = self.queue.controller.lock();
+            let decision = controller.decide(&lead.appended, command, &leased, &mut random);
+            if let (Ok(_), Command::RegisterBroker(registration)) = (&decision, command) {
+                controller.broker_started(registration);
+            }
+            decision
         };
         let reply = match decision {
             // What refused may rest on entries that are not committed, so a refusal waits as well.
@@ -450,6 +468,17 @@ impl Running {
 
 /// How often a condition is looked at although nobody told of a change.
 const POLL: Duration = Duration::from_millis(50);
+
+/// Whether a decision depends on who is alive: what is placed on the dead has no leader.
+const fn needs_leases(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::RegisterBroker(_)
+            | Command::UnregisterBroker { .. }
+            | Command::CreateTopics(_)
+            | Command::CreatePartitions(_)
+    )
+}
 
 fn random_id() -> [u8; 16] {
     let drawn = (u128::from(random()) << 64) | u128::from(random());

@@ -74,6 +74,8 @@ pub(super) struct Opened {
     pub(super) company: Company,
     /// What is known to be committed.
     pub(super) image: Image,
+    /// All that is written, committed or not.
+    pub(super) written: Image,
     /// The last membership in the image, and where it stands; none if the image is empty.
     pub(super) membership: Option<(Membership, LogId)>,
     pub(super) report: RecoveryReport,
@@ -131,6 +133,7 @@ pub(super) fn open(options: &MetadataOptions) -> Result<Opened, MetadataError> {
     let company = company(options, &membership.0)?;
     let vote = settle_vote(options, &log, vote, &membership.0)?;
     let mut membership = Some(membership);
+    let written = image.clone();
     if company == Company::Others {
         // It reads well, but what of it is committed, the leader will tell.
         (image, membership) = (Image::default(), None);
@@ -140,6 +143,7 @@ pub(super) fn open(options: &MetadataOptions) -> Result<Opened, MetadataError> {
         vote,
         company,
         image,
+        written,
         membership,
         report,
     })
@@ -162,6 +166,7 @@ fn newcomer(
         vote: vote.unwrap_or(never),
         company: Company::Others,
         image: Image::default(),
+        written: Image::default(),
         membership: None,
         report,
     })

@@ -21,7 +21,9 @@ use openraft::{
     },
 };
 use parking_lot::Mutex;
-use strandline_core::metadata::{Defaults, Image, Membership, Registration, Voter};
+use strandline_core::metadata::{
+    Defaults, Image, METADATA_VERSION, Membership, Registration, Voter,
+};
 use strandline_protocol::{
     BrokerId, ClusterId, DirectoryId, ErrorCode, Offset,
     messages::{CreateTopicsRequest, Failure, NewTopic},
@@ -207,11 +209,11 @@ impl Group {
             from: id,
             to: id,
         };
-        let joined = MetadataLog::open_among(options, wire).unwrap();
-        until("the member starts", || joined.member.get().is_some()).await;
-        let raft = joined.member.get().unwrap().clone();
+        let (metadata, _) = MetadataLog::open_over(options, wire, None).unwrap();
+        until("the member starts", || metadata.member.get().is_some()).await;
+        let raft = metadata.member.get().unwrap().clone();
         self.wires.members.lock().insert(id, raft);
-        self.logs.insert(id, joined.metadata);
+        self.logs.insert(id, metadata);
     }
 
     /// The machine goes off: nothing that was not synced is left.
@@ -278,6 +280,9 @@ fn registration(id: RaftId) -> Registration {
         port: 9290,
         rack: None,
         directories: vec![DirectoryId([u8::try_from(id.0).unwrap(); 16])],
+        raft_id: Some(id.0),
+        software: "strandline/0.0.0".into(),
+        metadata_version_max: METADATA_VERSION,
     }
 }
 

@@ -78,7 +78,7 @@ impl Reconciler {
         let renamed = wanted
             .iter()
             .any(|each| self.names.contains_key(&each.name()));
-        if renamed || expected != image.partition_count() {
+        if renamed || expected != image.kept_count(self.broker) {
             retired = self.delete_unknown(image);
         }
         for each in &wanted {

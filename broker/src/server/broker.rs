@@ -1,11 +1,19 @@
 //! What all connections of one broker share.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use strandline_client::net::Clock;
 use strandline_core::TopicConfig;
-use strandline_protocol::{BrokerId, ClusterId, DirectoryId, Offset};
+use strandline_protocol::{
+    ApiKey, BrokerId, ClusterId, DirectoryId, ErrorCode, Offset, api::Permission, messages::Failure,
+};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +39,8 @@ pub struct BrokerIdentity {
     pub broker: BrokerId,
     /// Its first data directory.
     pub directory: DirectoryId,
+    /// The random Raft id of that directory.
+    pub raft_id: u64,
 }
 
 /// The bounds that connections keep.
@@ -96,11 +106,47 @@ pub struct Broker {
     pub followed: watch::Sender<Offset>,
     /// Cancelled when the broker begins to stop.
     pub stopping: CancellationToken,
+    /// Whether clients are served: not before the metadata is known.
+    pub serving: AtomicBool,
     /// Since when it serves.
     pub started: Instant,
 }
 
 impl Broker {
+    /// Whether requests of `api` can be handled at `now`.
+    ///
+    /// # Errors
+    /// `NOT_READY` before the metadata is known; what is between brokers works before that.
+    /// `NOT_LEADER_OR_FOLLOWER` for what only a leader may do, while this broker has no lease.
+    pub fn serves(&self, api: ApiKey, now: Instant) -> Result<(), Failure> {
+        let is_between_brokers = matches!(
+            api.api().permission,
+            Permission::None | Permission::ClusterAction | Permission::DescribeCluster
+        );
+        if is_between_brokers {
+            return Ok(());
+        }
+        if !self.serving.load(Ordering::Acquire) {
+            return Err(Failure::new(
+                ErrorCode::NOT_READY,
+                "this broker has just started and waits for the metadata of its cluster: retry, \
+                 or ask another one",
+            ));
+        }
+        let needs_lease = matches!(
+            api,
+            ApiKey::Produce | ApiKey::Fetch | ApiKey::ListOffsets | ApiKey::DeleteRecords
+        );
+        if needs_lease && !self.metadata.may_lead(now) {
+            return Err(Failure::new(
+                ErrorCode::NOT_LEADER_OR_FOLLOWER,
+                "this broker leads nothing now, as the controller has not heard of it or has \
+                 fenced it: ask for metadata again, and retry",
+            ));
+        }
+        Ok(())
+    }
+
     /// Waits until the partitions of this broker follow the metadata up to `version`. Cancel safe.
     pub async fn follow(&self, version: Offset) {
         let mut followed = self.followed.subscribe();

@@ -15,7 +15,10 @@ use strandline_storage::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::spawn::{Threads, blocking};
+use super::{
+    join::Belonging,
+    spawn::{Threads, blocking},
+};
 use crate::{
     metadata::METADATA_DIRECTORY, metrics::Metrics, partition::Directory, settings::Settings,
 };
@@ -64,9 +67,10 @@ pub(super) async fn open_directories(
     file_system: Arc<dyn FileSystem>,
     metrics: &Metrics,
     threads: Threads,
+    belonging: Belonging,
 ) -> anyhow::Result<Disks> {
     let (told, failures) = unbounded_channel();
-    let mut cluster: Option<ClusterId> = None;
+    let mut cluster: Option<ClusterId> = belonging.cluster;
     let mut found = Vec::new();
     for path in &settings.data {
         let claim = Claim {

@@ -14,6 +14,7 @@ mod figures;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handlers;
+mod join;
 mod listener;
 mod memory;
 mod recovery;
@@ -23,6 +24,7 @@ mod stop;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use strandline_core::metadata::Image;
 use strandline_protocol::{BrokerEpoch, BrokerId, ClusterId};
 use strandline_storage::fs::FileSystem;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,7 @@ pub use connection::{Event, Events, Slot};
 
 use crate::{
     http::{HttpServer, Readiness},
+    metadata::ControllerAt,
     metrics::Metrics,
     partition::{Flushers, Opener},
     settings::Settings,
@@ -104,6 +107,18 @@ impl Server {
     #[must_use]
     pub fn broker_id(&self) -> BrokerId {
         self.broker.identity.broker
+    }
+
+    /// What it knows of the cluster's metadata.
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        self.broker.metadata.image()
+    }
+
+    /// Whether it is the controller now, as far as it knows.
+    #[must_use]
+    pub fn is_controller(&self) -> bool {
+        self.broker.metadata.controller() == ControllerAt::Here
     }
 
     /// Its metrics.

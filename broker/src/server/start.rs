@@ -6,15 +6,24 @@
 //! mark and has entered this run, and the broker has registered, so that it never leads under an
 //! old epoch.
 
-use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use anyhow::Context as _;
 use strandline_client::net::{self, Clock, TcpListener};
 use strandline_core::{
     budget::PoolSizes,
-    metadata::{Defaults, Image, Membership, Registration, Voter},
+    metadata::{Defaults, Image, METADATA_VERSION, Membership, Registration, Voter},
 };
-use strandline_protocol::{BrokerEpoch, Offset};
+use strandline_protocol::{BrokerEpoch, BrokerId, Offset};
 use strandline_storage::{
     directory::Found,
     fs::{CacheLimits, FileSystem, mapped::MappedFileSystem, pwrite::PwriteFileSystem},
@@ -29,6 +38,7 @@ use super::{
     connection::Turns,
     disks::{Disks, open_directories, random_bytes, reason},
     figures::{collect_figures, say_serving},
+    join::{self, Newcomer},
     listener::Listening,
     memory::MemoryBudget,
     recovery::Recovery,
@@ -38,6 +48,7 @@ use crate::{
     http::{self, HttpServer, Readiness},
     metadata::{
         Flushing, Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataLog, MetadataOptions,
+        PeerIdentity, Peers, SOFTWARE,
     },
     metrics::Metrics,
     partition::{
@@ -70,15 +81,26 @@ pub(super) async fn start(
     let readiness = Readiness::starting();
     let (listener, address) = listen(&settings).await?;
     let http = serve_http(&settings, &metrics, &readiness).await?;
-    let disks = open_directories(&settings, file_system, &metrics, threads).await?;
+    let own = advertised(&settings, address);
+    let belonging = join::belonging(&settings, &file_system, threads, &own).await?;
+    let disks = open_directories(&settings, file_system, &metrics, threads, belonging).await?;
     let first = disks.first()?;
     let identity = BrokerIdentity {
         cluster: first.data().identity().cluster_id,
         broker: settings.node_id,
         directory: first.id(),
+        raft_id: first.data().identity().raft_id.0,
     };
-    let metadata = open_metadata(&settings, &disks, threads).await?;
-    let epoch = register(&settings, &metadata, &disks, address).await?;
+    let peers = Peers::new(
+        PeerIdentity {
+            cluster: identity.cluster,
+            broker: identity.broker,
+            raft_id: identity.raft_id,
+            address: own.clone(),
+        },
+        settings.join.clone(),
+    );
+    let metadata = open_metadata(&settings, &disks, threads, belonging.newcomer, peers).await?;
     let waits = Arc::new(FetchWaits::default());
     let partitions = Arc::new(Partitions::default());
     let opener = Arc::new(Opener {
@@ -113,8 +135,32 @@ pub(super) async fn start(
         watchers: Watchers::default(),
         followed: watch::Sender::new(Offset(-1)),
         stopping: CancellationToken::new(),
+        serving: AtomicBool::new(false),
         started,
     });
+    let listen_now = |listener| {
+        Listening::start(
+            listener,
+            address,
+            Arc::clone(&broker),
+            settings.limits.connections_max,
+            settings.shutdown_timeout,
+        )
+    };
+    let halt = CancellationToken::new();
+    let mut background = Background::default();
+    keep_in_touch(&mut background, &halt, &metadata, settings.node_id);
+    // Others must reach a member before it knows anything: it is they who tell it.
+    let (mut native, mut listener) = (None, Some(listener));
+    if metadata.needs_others() {
+        native = listener.take().map(&listen_now);
+    }
+    let epoch = register(&settings, &metadata, &disks, own).await?;
+    metadata.taking_part(settings.node_id).await;
+    if belonging.newcomer == Newcomer::Yes {
+        let settling = join::settle_in(metadata.clone(), Arc::clone(disks.first()?), threads);
+        background.spawn(until(halt.clone(), settling));
+    }
     let queues = broker
         .directories
         .iter()
@@ -122,7 +168,7 @@ pub(super) async fn start(
     let flushers = Flushers::start(queues.collect(), threads)
         .context("cannot start the threads that flush logs")?;
     let reconciler = first_follow(&broker, reconciler, disks.found).await?;
-    let halt = CancellationToken::new();
+    broker.serving.store(true, Ordering::Release);
     let upkeep = Upkeep {
         directories: broker.directories.clone(),
         partitions,
@@ -134,7 +180,6 @@ pub(super) async fn start(
         threads,
         stopping: halt.clone(),
     };
-    let mut background = Background::default();
     background.spawn(upkeep.run());
     background.spawn(follow(Arc::clone(&broker), reconciler, halt.clone()));
     background.spawn(until(halt.clone(), Arc::clone(&metrics).keep_up()));
@@ -143,13 +188,8 @@ pub(super) async fn start(
     let recovery = Recovery::new(Arc::clone(&broker), Arc::clone(&opener), readiness.clone());
     let recovered = recovery.recovered();
     background.spawn(recovery.run());
-    let native = Listening::start(
-        listener,
-        address,
-        Arc::clone(&broker),
-        settings.limits.connections_max,
-        settings.shutdown_timeout,
-    );
+    let native = native.or_else(|| listener.take().map(&listen_now));
+    let native = native.context("the listener is gone")?;
     Ok(Server {
         broker,
         opener,
@@ -209,6 +249,8 @@ async fn open_metadata(
     settings: &Settings,
     disks: &Disks,
     threads: Threads,
+    newcomer: Newcomer,
+    peers: Peers,
 ) -> anyhow::Result<MetadataLog> {
     let first = Arc::clone(disks.first()?);
     let shutdown = disks.found.first().map(|(_, found)| found.shutdown);
@@ -229,10 +271,10 @@ async fn open_metadata(
                 broker: settings.node_id,
             }],
         ),
-        founding: if disks.hold_partitions() {
-            Founding::Forbidden
-        } else {
-            Founding::Allowed
+        founding: match newcomer {
+            Newcomer::Yes => Founding::Elsewhere,
+            Newcomer::No if disks.hold_partitions() => Founding::Forbidden,
+            Newcomer::No => Founding::Allowed,
         },
         defaults: Defaults {
             partitions: settings.default_partitions,
@@ -243,7 +285,7 @@ async fn open_metadata(
             Threads::None => Flushing::Inline,
         },
     };
-    let (metadata, report) = blocking(threads, move || MetadataLog::open(options))
+    let (metadata, report) = blocking(threads, move || MetadataLog::open_among(options, peers))
         .await
         .context("the runtime stops")??;
     if report.bytes_cut > 0 {
@@ -255,25 +297,61 @@ async fn open_metadata(
     Ok(metadata)
 }
 
+/// Where others reach this broker.
+fn advertised(settings: &Settings, bound: SocketAddr) -> Address {
+    settings.advertise.clone().unwrap_or_else(|| Address {
+        // The host as it was written, as a name may mean more than the address that it stands for.
+        host: settings.listen.host.clone(),
+        port: bound.port(),
+    })
+}
+
+/// Starts what keeps a broker and its cluster in touch. One that is alone is not woken up by it.
+fn keep_in_touch(
+    background: &mut Background,
+    halt: &CancellationToken,
+    metadata: &MetadataLog,
+    broker: BrokerId,
+) {
+    background.spawn(until(halt.clone(), follow_peers(metadata.clone())));
+    background.spawn(until(halt.clone(), metadata.clone().keep_leases()));
+    background.spawn(until(halt.clone(), metadata.clone().keep_members()));
+    let alive = metadata.clone().keep_alive(broker);
+    background.spawn(until(halt.clone(), alive));
+}
+
+/// Keeps in step where the other brokers are.
+async fn follow_peers(metadata: MetadataLog) {
+    let Some(peers) = metadata.peers().cloned() else {
+        return;
+    };
+    let mut images = metadata.watch();
+    drop(metadata);
+    images.mark_changed();
+    while images.changed().await.is_ok() {
+        let image = Arc::clone(&images.borrow_and_update());
+        peers.follow(&image);
+    }
+}
+
 /// Makes this start known to the cluster, and to every directory.
 async fn register(
     settings: &Settings,
     metadata: &MetadataLog,
     disks: &Disks,
-    address: SocketAddr,
+    own: Address,
 ) -> anyhow::Result<BrokerEpoch> {
-    let (host, port) = match &settings.advertise {
-        Some(advertised) => (advertised.host.clone(), advertised.port),
-        // The host as it was written, as a name may mean more than the address that it stands for.
-        None => (settings.listen.host.clone(), address.port()),
-    };
+    let raft_id = disks.first()?.data().identity().raft_id.0;
     let registration = Registration {
         broker: settings.node_id,
         incarnation: random_bytes(),
-        host,
-        port,
+        host: own.host,
+        port: own.port,
         rack: settings.rack.clone(),
         directories: disks.all().iter().map(|directory| directory.id()).collect(),
+        raft_id: Some(raft_id),
+        software: SOFTWARE.to_owned(),
+        metadata_version_max: METADATA_VERSION,
     };
     let epoch = metadata
         .register(registration)

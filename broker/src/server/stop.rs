@@ -1,6 +1,6 @@
 //! Stopping in order, and what tells a broker to stop.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use strandline_client::net::Clock;
@@ -11,6 +11,12 @@ use crate::{partition::Partition, settings::Settings};
 
 /// How many threads the broker may use for work that waits for a disk.
 const BLOCKING_THREADS_MAX: usize = 64;
+
+/// How long another voter may take to become the controller.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the controller may take to let this broker go.
+const LEAVE_PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// See [`super::run`].
 pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
@@ -28,7 +34,12 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-        let server = Server::start(settings).await?;
+        let server = tokio::select! {
+            started = Server::start(settings) => started?,
+            // Nothing was served yet, and what is on disk is as after a kill.
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM: shutting down"),
             _ = interrupt.recv() => tracing::info!("SIGINT: shutting down"),
@@ -45,6 +56,9 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
 pub(super) async fn stop(server: Server) -> anyhow::Result<()> {
     let broker = Arc::clone(&server.broker);
     server.readiness.not_ready("the broker is shutting down");
+    // While clients are still served: others lead, in the quorum and of the partitions.
+    broker.metadata.hand_over(HAND_OVER_PATIENCE).await;
+    broker.metadata.leave(LEAVE_PATIENCE).await;
     broker.stopping.cancel();
     // Flushers still run, so that acknowledgements that are due are given.
     server.native.ended().await;

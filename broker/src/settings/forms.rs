@@ -43,6 +43,8 @@ pub(super) struct Bytes;
 pub(super) struct Time;
 /// `HOST:PORT`.
 pub(super) struct HostPort;
+/// A list of `HOST:PORT`, which may be empty.
+pub(super) struct Addresses;
 /// `HOST:PORT`, or `off`.
 pub(super) struct HostPortOrOff;
 /// A list of directories.
@@ -113,6 +115,32 @@ impl Form for HostPort {
 
     fn show(value: &Address) -> Option<String> {
         Some(quoted(&value.to_string()))
+    }
+}
+
+impl Form for Addresses {
+    type Value = Vec<Address>;
+    const ACCEPTS: &'static str = "one HOST:PORT or more";
+
+    fn read(text: &str) -> Option<Vec<Address>> {
+        Self::read_all(&[text.to_owned()])
+    }
+
+    fn read_all(texts: &[String]) -> Option<Vec<Address>> {
+        let addresses = texts.iter().map(|text| text.trim().parse().ok());
+        let addresses: Vec<Address> = addresses.collect::<Option<_>>()?;
+        let usable = addresses
+            .iter()
+            .all(|address| address.port != 0 && !address.is_wildcard());
+        usable.then_some(addresses)
+    }
+
+    fn show(value: &Vec<Address>) -> Option<String> {
+        let addresses: Vec<String> = value
+            .iter()
+            .map(|address| quoted(&address.to_string()))
+            .collect();
+        (!value.is_empty()).then(|| format!("[{}]", addresses.join(", ")))
     }
 }
 

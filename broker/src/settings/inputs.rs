@@ -144,7 +144,7 @@ fn variable_key(name: &str) -> Result<String, SettingsError> {
 
 /// Lists are separated by commas in variables; other values may contain them.
 fn split(key: &str, value: &str) -> Vec<String> {
-    if key == "data" {
+    if matches!(key, "data" | "join") {
         value.split(',').map(str::to_owned).collect()
     } else {
         vec![value.to_owned()]

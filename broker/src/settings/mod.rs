@@ -51,6 +51,9 @@ pub struct Settings {
     pub http: Option<Address>,
     /// What clients are told to connect to; none tells them the address that was bound.
     pub advertise: Option<Address>,
+    /// Members of the cluster that this broker joins; none founds a cluster, or goes on in that of
+    /// the data directory.
+    pub join: Vec<Address>,
     /// When a write counts as acknowledged, on topics that do not say otherwise.
     pub flush: FlushMode,
     /// The number of this broker in its cluster.
@@ -261,6 +264,7 @@ impl Settings {
             listen: Address::default(),
             http: None,
             advertise: None,
+            join: Vec::new(),
             flush: FlushMode::Ack,
             node_id: BrokerId(0),
             rack: None,

@@ -3,8 +3,8 @@
 use strandline_core::topic_config::nearest::nearest;
 
 use super::forms::{
-    BackendName, Broker, Bytes, Count, Flush, Form, HostPort, HostPortOrOff, Optional, Paths, Text,
-    Time,
+    Addresses, BackendName, Broker, Bytes, Count, Flush, Form, HostPort, HostPortOrOff, Optional,
+    Paths, Text, Time,
 };
 use super::{Settings, SettingsError, Source};
 
@@ -120,13 +120,17 @@ settings! {
          it on a network that you trust." }
     "advertise", advertise: Optional<HostPort> { flag "--advertise",
         "What clients are told to connect to. Not set, it is the address that `listen` bound." }
+    "join", join: Addresses { flag "--join",
+        "Brokers of a cluster that this one becomes part of, separated by commas in a flag or a \
+         variable; one that answers is enough. Needed at the first start only. Not set, a broker \
+         with an empty data directory founds a cluster of its own." }
     "flush", flush: Flush { flag "--flush", default "ack",
         "When a write counts as acknowledged, on topics that do not say otherwise. `ack`: once it \
          is synced to disk, one sync serving everybody who waits. `async`: once it is in the page \
          cache, which is faster and loses the last moments in a power cut." }
-    "node_id", node_id: Broker { default "1", from "0" to "2147483647",
+    "node_id", node_id: Broker { flag "--node-id", default "1", from "0" to "2147483647",
         "The number of this broker in its cluster. Fixed once a data directory was used." }
-    "rack", rack: Optional<Text> {
+    "rack", rack: Optional<Text> { flag "--rack",
         "Where this broker stands, for spreading replicas." }
     "log", log: Text { flag "--log", default "info",
         "Which log lines are written to standard error: a level (error, warn, info, debug, trace), \

@@ -150,7 +150,7 @@ fn wrong_values_name_their_source_and_what_is_allowed() {
         (
             "node_id",
             "x",
-            "node_id cannot be \"x\" (flag node_id); give a whole number",
+            "node_id cannot be \"x\" (flag --node-id); give a whole number",
         ),
         ("listen", "9290", "give HOST:PORT or [IPV6]:PORT"),
         ("flush", "never", "give ack or async"),

@@ -44,6 +44,7 @@ pub fn hello() -> HelloRequest {
         cluster_id: None,
         directory_id: None,
         authentication: None,
+        peer: None,
     }
 }
 

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use strandline_protocol::{
     ErrorCode,
     api::ApiKey,
-    messages::{ErrorMessage, HELLO_MAGIC, HelloRequest, HelloResponse, Request, decode},
+    messages::{ErrorMessage, HELLO_MAGIC, HelloRequest, HelloResponse, Peer, Request, decode},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -155,6 +155,26 @@ impl Connection {
     /// # Errors
     /// [`ClientError::Unreachable`], and what the broker says to a `Hello` that it refuses.
     pub async fn open(address: &str, options: &ClientOptions) -> Result<Self, ClientError> {
+        Self::open_as(address, options, None).await
+    }
+
+    /// As [`Connection::open`], for a broker that connects to another one of its cluster.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn open_as_peer(
+        address: &str,
+        options: &ClientOptions,
+        peer: Peer,
+    ) -> Result<Self, ClientError> {
+        Self::open_as(address, options, Some(peer)).await
+    }
+
+    async fn open_as(
+        address: &str,
+        options: &ClientOptions,
+        peer: Option<Peer>,
+    ) -> Result<Self, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable {
             address: address.to_owned(),
             reason,
@@ -180,6 +200,7 @@ impl Connection {
             cluster_id: options.cluster_id,
             directory_id: None,
             authentication: None,
+            peer,
         };
         let answer = request_on::<HelloRequest>(&shared, &hello, Vec::new(), Duration::ZERO);
         let hello = match tokio::time::timeout(options.connect_timeout, answer).await {

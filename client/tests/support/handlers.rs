@@ -67,6 +67,7 @@ fn hello(broker: i32) -> HelloResponse {
         cluster_id: cluster_id(),
         broker_id: broker_id(broker),
         directory_id: DirectoryId([1; 16]),
+        raft_id: None,
         software: "fake/0".to_owned(),
         apis: Vec::new(),
         frame_bytes_max: 64 << 20,

@@ -29,6 +29,37 @@ pub struct HelloRequest {
     /// The mechanism of authentication; only none exists.
     #[serde(default)]
     pub authentication: Option<String>,
+    /// Set by a broker: it is no client, and what it asks is passed on to nobody.
+    #[serde(default)]
+    pub peer: Option<Peer>,
+}
+
+/// What a connection between brokers is for: each has its own, so that heartbeats never queue
+/// behind data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Heartbeats to the controller, and what clients want of it.
+    Control,
+    /// Votes and entries of the metadata quorum.
+    Quorum,
+    /// Snapshots of the metadata.
+    Snapshot,
+}
+
+/// The broker that connects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its number.
+    pub broker_id: BrokerId,
+    /// The random Raft id of its first directory.
+    pub raft_id: u64,
+    /// The host that it advertises.
+    pub host: String,
+    /// The port that it advertises.
+    pub port: u16,
+    /// What the connection is for.
+    pub purpose: Purpose,
 }
 
 impl Request for HelloRequest {
@@ -56,6 +87,9 @@ pub struct HelloResponse {
     pub broker_id: BrokerId,
     /// Its first data directory.
     pub directory_id: DirectoryId,
+    /// The random Raft id of that directory; none from brokers that have no quorum to speak of.
+    #[serde(default)]
+    pub raft_id: Option<u64>,
     /// The software and its version, as `name/version`.
     pub software: String,
     /// The APIs that it speaks.

@@ -5,6 +5,7 @@
 //! version. No type is recursive, so that nesting is bounded by the types themselves.
 
 mod brokers;
+mod cluster;
 mod configs;
 mod deletes;
 mod entries;
@@ -14,9 +15,17 @@ mod list_offsets;
 mod metadata;
 mod produce;
 mod producer_ids;
+mod quorum;
 mod topics;
 
 pub use brokers::{DescribeBrokerRequest, DescribeBrokerResponse};
+pub use cluster::{
+    BrokerDescription, BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerState,
+    ChangeVotersRequest, ChangeVotersResponse, DescribeClusterRequest, DescribeClusterResponse,
+    MemberDescription, MemberRole, RegisterBrokerRequest, RegisterBrokerResponse,
+    ReserveProducerIdsRequest, ReserveProducerIdsResponse, UnregisterBrokerRequest,
+    UnregisterBrokerResponse,
+};
 pub use configs::{
     AlterConfigsRequest, AlterConfigsResponse, ConfigChange, ConfigEntry, ConfigSource,
     DescribeConfigsRequest, DescribeConfigsResponse, TopicConfigs,
@@ -25,7 +34,7 @@ pub use deletes::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeletedRecords,
 };
 pub use fetch::{FetchPartition, FetchRequest, FetchResponse, FetchedPartition};
-pub use hello::{ApiVersions, HELLO_MAGIC, HelloRequest, HelloResponse};
+pub use hello::{ApiVersions, HELLO_MAGIC, HelloRequest, HelloResponse, Peer, Purpose};
 pub use list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListedOffset, OffsetQuery,
 };
@@ -35,6 +44,11 @@ pub use metadata::{
 };
 pub use produce::{Acks, ProducePartition, ProduceRequest, ProduceResponse, ProducedPartition};
 pub use producer_ids::{InitProducerIdRequest, InitProducerIdResponse};
+pub use quorum::{
+    Ballot, EntryId, QuorumAppendRequest, QuorumAppendResponse, QuorumSnapshotRequest,
+    QuorumSnapshotResponse, QuorumTransferRequest, QuorumTransferResponse, QuorumVoteRequest,
+    QuorumVoteResponse, TermVote,
+};
 pub use topics::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
     DeleteTopicsRequest, DeleteTopicsResponse, NewPartitions, NewTopic, TopicResult,

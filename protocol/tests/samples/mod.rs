@@ -154,6 +154,7 @@ fn opening(samples: &mut Samples) {
         cluster_id: None,
         directory_id: None,
         authentication: None,
+        peer: None,
     };
     samples.request("", &hello, &[]);
     hello.cluster_id = Some(ClusterId(*b"cluster id bytes"));
@@ -169,6 +170,7 @@ fn opening(samples: &mut Samples) {
         cluster_id: ClusterId(*b"cluster id bytes"),
         broker_id: BrokerId(1),
         directory_id: DirectoryId(*b"directory id, 16"),
+        raft_id: None,
         software: "strandline/0.1.0".to_owned(),
         apis: apis.collect(),
         frame_bytes_max: 64 << 20,

@@ -111,6 +111,32 @@ pub(super) fn establish(
     Ok((identity, origin))
 }
 
+/// The identity of `directory`; none if it has none. Changes nothing.
+pub(super) fn look(
+    fs: &dyn FileSystem,
+    directory: &Path,
+) -> Result<Option<Identity>, StorageError> {
+    let (twin_path, properties) = (directory.join(TWIN), directory.join(PROPERTIES));
+    if let Some(lines) = sealed::read(fs, &twin_path, TWIN_KIND)? {
+        return parse(&twin_path, &lines, None).map(Some);
+    }
+    let Some(text) = read_text(fs, &properties)? else {
+        return Ok(None);
+    };
+    // Kafka's has no Raft id, and what is not ours is not asked for it here.
+    let any = Claim {
+        identity: Identity {
+            cluster_id: ClusterId::default(),
+            node_id: BrokerId(0),
+            directory_id: DirectoryId::default(),
+            raft_id: RaftId::default(),
+        },
+        cluster_id: None,
+        reserve_bytes: 0,
+    };
+    parse(&properties, &text, Some(&any)).map(Some)
+}
+
 /// Whether a data directory has been used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

@@ -7,6 +7,7 @@
 //!   .kafka_cleanshutdown               the run before closed everything (Kafka's)
 //!   meta.properties, meta.sealed       whose it is (Kafka's; ours, under a checksum)
 //!   incarnation                        which run has it, under which boot and mount
+//!   joining                            the cluster that it is about to join
 //!   quorum.sealed                      for whom its member of the metadata quorum has voted
 //!   checkpoint.sealed                  how far each partition had come (ours: wins)
 //!   recovery-point-offset-checkpoint   the same in Kafka's files
@@ -23,6 +24,7 @@
 mod atomic;
 mod checkpoints;
 mod identity;
+mod joining;
 mod names;
 mod quorum_vote;
 mod reserve;
@@ -44,6 +46,7 @@ pub use checkpoints::{
     Checkpoint, CheckpointedOffsets, read_checkpoint_file, recovery_point_of, write_checkpoint_file,
 };
 pub use identity::{Claim, Identity, Origin, RaftId};
+pub use joining::{begin_joining, end_joining, identity_of, joining};
 pub use names::{NotAPartition, PartitionName, SetAside, topic_id_in};
 pub use quorum_vote::{Election, QUORUM_FILE, QuorumVote, read_quorum_vote, write_quorum_vote};
 pub use reserve::ReserveState;

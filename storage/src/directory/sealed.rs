@@ -52,14 +52,16 @@ pub(super) fn read(
     }
 }
 
-fn seal(kind: Kind, lines: &str) -> String {
+/// The text of a file of that kind.
+pub(super) fn seal(kind: Kind, lines: &str) -> String {
     let mut text = format!("strandline-{} {}\n{lines}", kind.name, kind.version);
     let sum = crc32c::crc32c(text.as_bytes());
     text.push_str(&format!("crc32c {sum:08x}\n"));
     text
 }
 
-fn unseal(kind: Kind, content: &[u8]) -> Result<&str, String> {
+/// The lines in the text of a file of that kind, or what is wrong with it.
+pub(super) fn unseal(kind: Kind, content: &[u8]) -> Result<&str, String> {
     let text = str::from_utf8(content).map_err(|_| "it is not text".to_owned())?;
     let last = text
         .strip_suffix('\n')

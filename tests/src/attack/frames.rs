@@ -168,6 +168,7 @@ pub fn hello() -> Vec<u8> {
         cluster_id: None,
         directory_id: None,
         authentication: None,
+        peer: None,
     };
     request(&hello, b"")
 }

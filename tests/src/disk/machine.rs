@@ -15,7 +15,7 @@ use strandline_broker::{
 };
 use strandline_core::{
     TopicConfig,
-    metadata::{Defaults, Image, Membership, Registration, Voter},
+    metadata::{Defaults, Image, METADATA_VERSION, Membership, Registration, Voter},
 };
 use strandline_protocol::{
     BrokerEpoch, BrokerId, ClusterId, DirectoryId, ErrorCode, LeaderEpoch, Offset, Timestamp,
@@ -228,6 +228,9 @@ impl Machine {
             port: 9290,
             rack: None,
             directories: vec![data.identity().directory_id],
+            raft_id: Some(data.identity().raft_id.0),
+            software: "strandline/0.0.0".into(),
+            metadata_version_max: METADATA_VERSION,
         };
         let epoch = settle(&runtime, metadata.register(registration))?;
         data.set_broker_epoch(epoch)?;

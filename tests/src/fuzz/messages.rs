@@ -3,25 +3,27 @@
 //! What decodes must encode to bytes that decode to the same. A request is then decided upon as the
 //! broker does, as far as that is pure code; an answer is taken over as a client does.
 
-use std::fmt::Debug;
+use std::{collections::BTreeSet, fmt::Debug};
 
 use serde::{Serialize, de::DeserializeOwned};
 use strandline_core::{
     TopicConfig,
     metadata::{
-        Command, Controller, Defaults, Entry, Image, Membership, Registration, Voter,
-        describe_configs, metadata_page,
+        Command, Controller, Defaults, Entry, Image, METADATA_VERSION, Membership, Registration,
+        Voter, describe_configs, metadata_page,
     },
 };
 use strandline_protocol::{
     ApiKey, BrokerId, ClusterId, DirectoryId, LeaderEpoch,
     api::APIS,
     messages::{
-        AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest,
-        DeleteTopicsRequest, DescribeBrokerRequest, DescribeConfigsRequest, ErrorMessage,
-        FetchRequest, HelloRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataPush,
-        MetadataRequest, MetadataResponse, NewTopic, ProduceRequest, Request, WatchMetadataRequest,
-        decode, encode,
+        AlterConfigsRequest, BrokerHeartbeatRequest, ChangeVotersRequest, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeBrokerRequest,
+        DescribeClusterRequest, DescribeConfigsRequest, ErrorMessage, FetchRequest, HelloRequest,
+        InitProducerIdRequest, ListOffsetsRequest, MetadataPush, MetadataRequest, MetadataResponse,
+        NewTopic, ProduceRequest, QuorumAppendRequest, QuorumSnapshotRequest,
+        QuorumTransferRequest, QuorumVoteRequest, RegisterBrokerRequest, Request,
+        ReserveProducerIdsRequest, UnregisterBrokerRequest, WatchMetadataRequest, decode, encode,
     },
 };
 
@@ -87,6 +89,16 @@ fn exchange(api: ApiKey, kind: u8, message: &[u8]) {
         ApiKey::ListOffsets => drop(either::<ListOffsetsRequest>(kind, message)),
         ApiKey::DeleteRecords => drop(either::<DeleteRecordsRequest>(kind, message)),
         ApiKey::DescribeBroker => drop(either::<DescribeBrokerRequest>(kind, message)),
+        ApiKey::QuorumVote => drop(either::<QuorumVoteRequest>(kind, message)),
+        ApiKey::QuorumAppend => drop(either::<QuorumAppendRequest>(kind, message)),
+        ApiKey::QuorumSnapshot => drop(either::<QuorumSnapshotRequest>(kind, message)),
+        ApiKey::QuorumTransfer => drop(either::<QuorumTransferRequest>(kind, message)),
+        ApiKey::RegisterBroker => drop(either::<RegisterBrokerRequest>(kind, message)),
+        ApiKey::BrokerHeartbeat => drop(either::<BrokerHeartbeatRequest>(kind, message)),
+        ApiKey::ReserveProducerIds => drop(either::<ReserveProducerIdsRequest>(kind, message)),
+        ApiKey::DescribeCluster => drop(either::<DescribeClusterRequest>(kind, message)),
+        ApiKey::ChangeVoters => drop(either::<ChangeVotersRequest>(kind, message)),
+        ApiKey::UnregisterBroker => drop(either::<UnregisterBrokerRequest>(kind, message)),
     }
 }
 
@@ -149,7 +161,7 @@ fn decide(command: Command) {
         drawn.to_be_bytes()
     };
     let controller = Controller::new(Defaults::default());
-    let Ok(decision) = controller.decide(&image, &command, &mut random) else {
+    let Ok(decision) = controller.decide(&image, &command, &BTreeSet::new(), &mut random) else {
         return;
     };
     for entry in Entry::pack(decision.records) {
@@ -180,6 +192,9 @@ fn cluster() -> Image {
         port: 9290,
         rack: None,
         directories: vec![DirectoryId([3; 16])],
+        raft_id: Some(42),
+        software: "strandline/0.0.0".into(),
+        metadata_version_max: METADATA_VERSION,
     };
     let topic = NewTopic {
         name: "t".to_owned(),
@@ -197,7 +212,7 @@ fn cluster() -> Image {
     ];
     let controller = Controller::new(Defaults::default());
     for (number, command) in (1_u8..).zip(&commands) {
-        let decision = controller.decide(&image, command, &mut || [number; 16]);
+        let decision = controller.decide(&image, command, &BTreeSet::new(), &mut || [number; 16]);
         for entry in Entry::pack(decision.expect("the rig's commands are good").records) {
             image.apply(image.version().plus(1), LeaderEpoch(1), &entry);
         }

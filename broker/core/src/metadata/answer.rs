@@ -16,7 +16,7 @@ use strandline_protocol::{
 };
 
 use super::{
-    image::Image,
+    image::{BrokerState, Image},
     topic::{Partition, Topic},
 };
 use crate::topic_config::TopicConfig;
@@ -221,10 +221,11 @@ fn first_partition(topic: &Topic, cursor: Option<&Cursor>) -> PartitionId {
         .map_or(PartitionId(0), |cursor| cursor.partition)
 }
 
-/// The brokers of an image, as clients see them.
+/// The brokers of an image, as clients see them: nothing can be asked of one that is fenced.
 pub(super) fn tell_brokers(image: &Image) -> Vec<BrokerMetadata> {
     image
         .brokers()
+        .filter(|broker| broker.state != BrokerState::Fenced)
         .map(|broker| BrokerMetadata {
             id: broker.registration.broker,
             host: broker.registration.host.clone(),

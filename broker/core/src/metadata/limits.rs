@@ -24,3 +24,16 @@ pub const RACK_BYTES_MAX: usize = 255;
 
 /// The most data directories of one broker.
 pub const DIRECTORIES_PER_BROKER_MAX: usize = 64;
+
+/// How many partitions one record of a snapshot lists at most: each tells more than in the log, so
+/// that this stays below half of an entry, too.
+pub const PARTITIONS_PER_SNAPSHOT_RECORD_MAX: usize = 1_000;
+
+/// How many brokers vote in the metadata quorum at most.
+pub const VOTERS_MAX: usize = 7;
+
+/// How many brokers one cluster has at most.
+pub const BROKERS_PER_CLUSTER_MAX: usize = 1_000;
+
+/// The longest name of a broker's software, in bytes.
+pub const SOFTWARE_BYTES_MAX: usize = 255;

@@ -6,10 +6,19 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use strandline_protocol::{BrokerId, ClusterId, DirectoryId, PartitionId, ProducerId, TopicId};
+use strandline_protocol::{
+    BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionId,
+    ProducerId, TopicId,
+};
 
 /// The newest metadata version that this broker knows, and the one in which it founds a cluster.
-pub const METADATA_VERSION: u16 = 1;
+///
+/// Version 1 knows one broker. Version 2 adds what several need: brokers that are fenced, stop and
+/// leave, changes of partitions, and wishes about the voters.
+pub const METADATA_VERSION: u16 = 2;
+
+/// What a registration that does not tell stands for: such brokers know the first version only.
+const FIRST_VERSION: u16 = 1;
 
 /// Where one copy of a partition lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,6 +48,53 @@ pub struct Registration {
     pub rack: Option<String>,
     /// Its data directories, in their configured order.
     pub directories: Vec<DirectoryId>,
+    /// The random Raft id of its first directory; none if a broker of the first metadata version
+    /// wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft_id: Option<u64>,
+    /// Its software, as `name/version`; empty if a broker of the first metadata version wrote it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub software: String,
+    /// The newest metadata version that it knows.
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pub metadata_version_max: u16,
+}
+
+const fn first_version() -> u16 {
+    FIRST_VERSION
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands fields out by reference"
+)]
+const fn is_first_version(version: &u16) -> bool {
+    *version == FIRST_VERSION
+}
+
+/// What a partition is from now on; what stands in no field stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionChange {
+    /// Its number.
+    pub partition: PartitionId,
+    /// Who leads it; none if nobody can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<BrokerId>,
+    /// How many leaders it has had. A change of the leader raises it.
+    pub leader_epoch: LeaderEpoch,
+    /// How often it has changed. Every change raises it.
+    pub partition_epoch: PartitionEpoch,
+    /// The brokers whose copies are in sync; never none of them.
+    pub isr: Vec<BrokerId>,
+}
+
+/// What has changed in the partitions of one topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedTopic {
+    /// The topic.
+    pub id: TopicId,
+    /// Its changed partitions, in order.
+    pub partitions: Vec<PartitionChange>,
 }
 
 /// One fact. Applying it cannot fail: whatever could be refused was refused before it was written.
@@ -82,8 +138,10 @@ pub enum Record {
         /// New values; none is back at the default. Other keys stay.
         changes: BTreeMap<String, Option<String>>,
     },
-    /// A broker started: its epoch is the offset of this entry, and every partition that it leads
-    /// has a new leader epoch (a new incarnation never leads under its old one).
+    /// A broker that is alone in its cluster started, and takes part at once: its epoch is the
+    /// offset of this entry, and every partition that it leads has a new leader epoch (a new
+    /// incarnation never leads under its old one). That is the one fact about partitions that no
+    /// record lists, so that a broker of a hundred thousand starts with one small entry.
     BrokerRegistered(Registration),
     /// A broker may hand out these producer ids.
     ProducerIdsReserved {
@@ -94,6 +152,72 @@ pub enum Record {
         /// How many.
         count: u32,
     },
+    /// Since version 2. A broker of a cluster started: its epoch is the offset of this entry. It is
+    /// fenced until it has caught up. What it led before was given away before.
+    BrokerJoined(Registration),
+    /// Since version 2. A broker was not heard of: it leads nothing any more.
+    BrokerFenced {
+        /// Which broker.
+        broker: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
+    },
+    /// Since version 2. A broker takes part: it may lead, and is given partitions to keep.
+    BrokerUnfenced {
+        /// Which broker.
+        broker: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
+    },
+    /// Since version 2. A broker is about to stop: it is given nothing more, and goes on leading
+    /// what nobody else can lead.
+    BrokerStopping {
+        /// Which broker.
+        broker: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
+    },
+    /// Since version 2. A broker that keeps nothing is gone for good.
+    BrokerUnregistered {
+        /// Which broker.
+        broker: BrokerId,
+        /// Its last epoch.
+        epoch: BrokerEpoch,
+    },
+    /// Since version 2. Leaders and in-sync replicas changed, in at most
+    /// [`super::limits::PARTITIONS_PER_RECORD_MAX`] partitions.
+    PartitionsChanged {
+        /// By topic.
+        topics: Vec<ChangedTopic>,
+    },
+    /// Since version 2. Somebody has said who shall vote in the metadata quorum.
+    VotersWanted {
+        /// The brokers; none if that is left to the controller again.
+        brokers: Vec<BrokerId>,
+    },
+}
+
+impl Record {
+    /// The first metadata version in which it may be written.
+    #[must_use]
+    pub const fn since(&self) -> u16 {
+        match self {
+            Self::MetadataVersionSet { .. }
+            | Self::TopicCreated { .. }
+            | Self::TopicDeleted { .. }
+            | Self::PartitionsAdded { .. }
+            | Self::ConfigChanged { .. }
+            | Self::BrokerRegistered(_)
+            | Self::ProducerIdsReserved { .. } => 1,
+            Self::BrokerJoined(_)
+            | Self::BrokerFenced { .. }
+            | Self::BrokerUnfenced { .. }
+            | Self::BrokerStopping { .. }
+            | Self::BrokerUnregistered { .. }
+            | Self::PartitionsChanged { .. }
+            | Self::VotersWanted { .. } => 2,
+        }
+    }
 }
 
 /// Somebody who votes in the metadata quorum.

@@ -1,6 +1,9 @@
 //! One topic of the image and its partitions.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use strandline_protocol::{
     BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, PartitionId, TopicId,
@@ -43,7 +46,7 @@ pub struct Partition {
 
 impl Partition {
     /// A partition at its creation: the first replica leads, all are in sync, as all are empty.
-    fn new(replicas: Replicas, leader_incarnation: Option<BrokerEpoch>) -> Self {
+    pub(super) fn new(replicas: Replicas, leader_incarnation: Option<BrokerEpoch>) -> Self {
         Self {
             isr: replicas.iter().map(|replica| replica.broker).collect(),
             leader: replicas.first().map(|replica| replica.broker),
@@ -62,14 +65,31 @@ impl Partition {
             .find(|replica| replica.broker == broker)
     }
 
-    fn is_consistent(&self) -> bool {
+    /// Its replicas are distinct, and so are those in sync, which are among them; one of these
+    /// leads, if anybody does.
+    pub(super) fn is_consistent(&self) -> bool {
         let keeps = |broker: &BrokerId| self.replica_on(*broker).is_some();
-        let distinct: std::collections::BTreeSet<_> =
-            self.replicas.iter().map(|replica| replica.broker).collect();
-        distinct.len() == self.replicas.len()
+        are_distinct(self.replicas.iter().map(|replica| replica.broker))
+            && are_distinct(self.isr.iter().copied())
             && self.isr.iter().all(keeps)
             && self.leader.iter().all(|leader| self.isr.contains(leader))
     }
+}
+
+/// Whether no broker is named twice. Most lists are so short that a set would cost more.
+fn are_distinct(brokers: impl ExactSizeIterator<Item = BrokerId> + Clone) -> bool {
+    const SHORT: usize = 8;
+    if brokers.len() > SHORT {
+        let count = brokers.len();
+        return brokers.collect::<BTreeSet<_>>().len() == count;
+    }
+    let mut rest = brokers;
+    while let Some(broker) = rest.next() {
+        if rest.clone().any(|other| other == broker) {
+            return false;
+        }
+    }
+    true
 }
 
 impl Topic {
@@ -117,18 +137,8 @@ impl Topic {
             .map(|(id, partition)| (*id, partition))
     }
 
-    pub(super) fn add_partition(
-        &mut self,
-        replicas: Replicas,
-        leader_incarnation: Option<BrokerEpoch>,
-    ) {
-        let id = PartitionId(self.partition_count());
-        let partition = Partition::new(replicas, leader_incarnation);
-        assert!(
-            partition.is_consistent(),
-            "{} {id}: {partition:?}",
-            self.name
-        );
+    /// Puts a partition in its place: a new one comes behind the last.
+    pub(super) fn set_partition(&mut self, id: PartitionId, partition: Partition) {
         self.partitions.insert(id, Arc::new(partition));
     }
 
@@ -142,31 +152,6 @@ impl Topic {
                 None => {
                     configs.remove(key);
                 }
-            }
-        }
-    }
-
-    pub(super) fn is_led_by(&self, broker: BrokerId) -> bool {
-        self.partitions
-            .iter()
-            .any(|(_, partition)| partition.leader == Some(broker))
-    }
-
-    /// `broker` has started anew: what it leads, it leads under a new epoch.
-    pub(super) fn lead_again(&mut self, broker: BrokerId, incarnation: BrokerEpoch) {
-        let led: Vec<PartitionId> = self
-            .partitions
-            .iter()
-            .filter(|(_, partition)| partition.leader == Some(broker))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in led {
-            if let Some(partition) = self.partitions.get_mut(&id) {
-                let partition = Arc::make_mut(partition);
-                partition.leader_epoch = partition.leader_epoch.next();
-                partition.partition_epoch =
-                    PartitionEpoch(partition.partition_epoch.0.saturating_add(1));
-                partition.leader_incarnation = Some(incarnation);
             }
         }
     }

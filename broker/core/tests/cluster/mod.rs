@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+use std::collections::BTreeSet;
+
 use strandline_core::metadata::{
-    Command, Controller, Defaults, Entry, Image, Membership, Reply, Voter,
+    BrokerState, Command, Controller, Defaults, Entry, Image, Membership, Reply, Voter,
 };
 use strandline_protocol::{BrokerId, ClusterId, LeaderEpoch, Offset, messages::Failure};
 
@@ -11,6 +13,7 @@ pub struct Cluster {
     pub controller: Controller,
     pub image: Image,
     pub log: Vec<(LeaderEpoch, Vec<u8>)>,
+    pub leased: BTreeSet<BrokerId>,
     drawn: u128,
 }
 
@@ -20,6 +23,7 @@ impl Cluster {
             controller: Controller::new(Defaults::default()),
             image: Image::default(),
             log: Vec::new(),
+            leased: BTreeSet::new(),
             drawn: 0,
         };
         cluster.append(&Entry::Membership(Membership::of(
@@ -44,7 +48,9 @@ impl Cluster {
             *drawn += 1;
             drawn.to_be_bytes()
         };
-        let decision = self.controller.decide(&self.image, command, &mut random)?;
+        let decision = self
+            .controller
+            .decide(&self.image, command, &self.leased, &mut random)?;
         for entry in Entry::pack(decision.records) {
             self.append(&entry);
         }
@@ -67,8 +73,16 @@ impl Cluster {
         for broker in self.image.brokers() {
             let registration = &broker.registration;
             text += &format!(
-                "= broker {} epoch {} at {}:{}\n",
-                registration.broker, broker.epoch, registration.host, registration.port
+                "= broker {} epoch {} at {}:{}{}\n",
+                registration.broker,
+                broker.epoch,
+                registration.host,
+                registration.port,
+                match broker.state {
+                    BrokerState::Active => "",
+                    BrokerState::Fenced => " fenced",
+                    BrokerState::Stopping => " stopping",
+                }
             );
         }
         for topic in self.image.topics() {
@@ -76,11 +90,16 @@ impl Cluster {
             for (id, partition) in topic.partitions() {
                 let replica = partition.replicas[0];
                 text += &format!(
-                    "=   {id}: broker {} directory {} leader epoch {} partition epoch {}\n",
+                    "=   {id}: broker {} directory {} leader epoch {} partition epoch {}{}\n",
                     replica.broker,
                     char::from(replica.directory.0[0]),
                     partition.leader_epoch,
-                    partition.partition_epoch
+                    partition.partition_epoch,
+                    if partition.leader.is_some() {
+                        ""
+                    } else {
+                        " without leader"
+                    }
                 );
             }
         }

@@ -10,10 +10,12 @@
 
 mod failure;
 mod machine;
+mod membership;
 mod network;
 mod raft_log;
 mod store;
 mod types;
+pub(super) mod wire;
 
 use std::sync::Arc;
 
@@ -23,7 +25,8 @@ use strandline_storage::directory::RaftId;
 
 pub(super) use failure::Failing;
 pub(super) use machine::{FAILED, Machine, NoSnapshot, Proposal, Public};
-pub(super) use network::NoPeers;
+pub(super) use membership::keep_members;
+pub(super) use network::{NoPeers, PeerNetwork};
 pub use store::MetadataCheckpoint;
 pub(super) use store::{Parts, Store};
 pub(super) use types::{Change, LogId, Types, log_id, offset_of, term_of};

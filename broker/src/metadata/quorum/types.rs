@@ -151,7 +151,14 @@ pub(super) fn raft_membership(membership: &Membership) -> RaftMembership {
     RaftMembership::new(configs, nodes).unwrap_or_default()
 }
 
-fn core_membership(cluster: ClusterId, membership: &RaftMembership) -> Result<Membership, String> {
+/// The same, as it is written.
+///
+/// # Errors
+/// If it is one that this broker cannot write down.
+pub(super) fn core_membership(
+    cluster: ClusterId,
+    membership: &RaftMembership,
+) -> Result<Membership, String> {
     let voter = |id: &RaftId| -> Result<Voter, String> {
         let broker = membership
             .get_node(id)

@@ -82,6 +82,7 @@ impl Connection {
             now,
             version: origin.version,
             correlation: origin.correlation,
+            peer: self.peer_broker.as_ref(),
         };
         let handled = handlers::handle(origin.api.key, &request);
         let took = now.elapsed();
@@ -152,7 +153,8 @@ impl Connection {
                     .increment(1);
                 return;
             }
-            Handled::Opened(reply, client) => {
+            Handled::Opened(reply, client, peer) => {
+                self.peer_broker = peer;
                 self.phase = Phase::Open(client);
                 return self.answer(origin, reply, since);
             }

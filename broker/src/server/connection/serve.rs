@@ -12,7 +12,7 @@ use std::{
 
 use strandline_client::net::{BusyPoll, TcpStream};
 use strandline_core::budget::Pool;
-use strandline_protocol::{ApiKey, frame::FrameError};
+use strandline_protocol::{ApiKey, frame::FrameError, messages::Peer};
 use tokio::{
     io::AsyncWrite as _,
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
@@ -55,6 +55,8 @@ pub struct Connection {
     pub(super) broker: Arc<Broker>,
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
+    /// The broker that has connected; none if it is a client.
+    pub(super) peer_broker: Option<Peer>,
     pub(super) number: u64,
     pub(super) phase: Phase,
     pub(super) receive: Receive,
@@ -138,6 +140,7 @@ impl Connection {
             broker,
             stream,
             peer,
+            peer_broker: None,
             number,
             phase: Phase::New,
             outbox: Outbox::default(),

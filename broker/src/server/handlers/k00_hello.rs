@@ -4,14 +4,11 @@ use strandline_protocol::{
     ErrorCode,
     api::APIS,
     limits::CLIENT_ID_BYTES_MAX,
-    messages::{ApiVersions, Failure, HELLO_MAGIC, HelloRequest, HelloResponse},
+    messages::{ApiVersions, Failure, HELLO_MAGIC, HelloRequest, HelloResponse, Peer},
 };
 
 use super::{Handled, Request};
-use crate::server::connection::Reply;
-
-/// The software of this broker, as peers are told.
-pub const SOFTWARE: &str = concat!("strandline/", env!("CARGO_PKG_VERSION"));
+use crate::{metadata::SOFTWARE, server::connection::Reply};
 
 pub(super) fn handle(request: &Request<'_>) -> Result<Handled, Failure> {
     let hello: HelloRequest = request.decode()?;
@@ -34,11 +31,20 @@ pub(super) fn handle(request: &Request<'_>) -> Result<Handled, Failure> {
         return Err(Failure::new(
             ErrorCode::INCONSISTENT_CLUSTER_ID,
             format!(
-                "this broker belongs to cluster {}, not {expected}: check the address, or connect \
-                 anew",
-                identity.cluster
+                "this broker belongs to cluster {}, not {expected}: {}",
+                identity.cluster,
+                match hello.peer {
+                    // A wiped disk that was started without it has founded a cluster of its own.
+                    Some(_) => {
+                        "to become part of it, start with an empty data directory and --join"
+                    }
+                    None => "check the address, or connect anew",
+                }
             ),
         ));
+    }
+    if let Some(peer) = &hello.peer {
+        admit(request, &hello, peer)?;
     }
     if let Some(expected) = hello.directory_id
         && expected != identity.directory
@@ -61,6 +67,7 @@ pub(super) fn handle(request: &Request<'_>) -> Result<Handled, Failure> {
         cluster_id: identity.cluster,
         broker_id: identity.broker,
         directory_id: identity.directory,
+        raft_id: Some(identity.raft_id),
         software: SOFTWARE.to_owned(),
         apis: APIS
             .iter()
@@ -72,5 +79,37 @@ pub(super) fn handle(request: &Request<'_>) -> Result<Handled, Failure> {
             .collect(),
         frame_bytes_max: u32::try_from(request.broker.limits.frame_bytes_max).unwrap_or(u32::MAX),
     };
-    Ok(Handled::Opened(Reply::of(&response), hello.client_id))
+    Ok(Handled::Opened(
+        Reply::of(&response),
+        hello.client_id,
+        hello.peer,
+    ))
+}
+
+/// Whether a broker may speak to this one as its peer.
+fn admit(request: &Request<'_>, hello: &HelloRequest, peer: &Peer) -> Result<(), Failure> {
+    let identity = &request.broker.identity;
+    if hello.cluster_id.is_none() {
+        return Err(Failure::new(
+            ErrorCode::INCONSISTENT_CLUSTER_ID,
+            format!(
+                "broker {} names no cluster, this one belongs to {}: start it with --join",
+                peer.broker_id, identity.cluster
+            ),
+        ));
+    }
+    if peer.broker_id == identity.broker && peer.raft_id != identity.raft_id {
+        return Err(Failure::new(
+            ErrorCode::DUPLICATE_BROKER_REGISTRATION,
+            format!(
+                "this is broker {} of the cluster itself: give the other one a number of its own \
+                 with --node-id",
+                identity.broker
+            ),
+        ));
+    }
+    if let Some(peers) = request.broker.metadata.peers() {
+        peers.heard_of(peer);
+    }
+    Ok(())
 }

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use strandline_core::metadata::{self, Command};
 use strandline_protocol::{
     ApiKey, ErrorCode,
-    messages::{CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, Failure},
+    messages::{
+        CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, Failure,
+        UnregisterBrokerResponse,
+    },
 };
 
 use super::{Handled, Request, task};
-use crate::{metrics::Metrics, server::connection::Reply};
+use crate::{metadata::version_payload, metrics::Metrics, server::connection::Reply};
 
 pub(super) fn create(request: &Request<'_>) -> Result<Handled, Failure> {
     let create: CreateTopicsRequest = request.decode()?;
@@ -32,23 +35,35 @@ pub(super) fn add_partitions(request: &Request<'_>) -> Result<Handled, Failure> 
 /// Proposes a command to the controller, and answers once this broker follows it.
 pub(super) fn propose(request: &Request<'_>, command: Command) -> Handled {
     let broker = Arc::clone(request.broker);
+    let passed_on = request.peer.is_some();
     task(async move {
-        let reply = match broker.metadata.propose(command).await {
+        let outcome = if passed_on {
+            broker.metadata.propose_here(command).await
+        } else {
+            broker.metadata.propose(command).await
+        };
+        let reply = match outcome {
             Ok(reply) => reply,
             Err(failure) => return failure.into(),
         };
-        broker.follow(broker.metadata.image().version()).await;
+        let version = broker.metadata.image().version();
+        broker.follow(version).await;
         count_failures(&broker.metrics, &reply);
-        match reply {
+        let mut reply = match reply {
             metadata::Reply::CreateTopics(response) => Reply::of(&response),
             metadata::Reply::DeleteTopics(response) => Reply::of(&response),
             metadata::Reply::CreatePartitions(response) => Reply::of(&response),
             metadata::Reply::AlterConfigs(response) => Reply::of(&response),
-            metadata::Reply::ProducerIds(_) | metadata::Reply::Registered => Reply::failure(
+            metadata::Reply::Done => Reply::of(&UnregisterBrokerResponse::default()),
+            _ => Reply::failure(
                 ErrorCode::UNKNOWN_SERVER_ERROR,
                 "the controller answered something else than it was asked",
             ),
+        };
+        if passed_on {
+            reply.payload.push(version_payload(version));
         }
+        reply
     })
 }
 
@@ -61,7 +76,7 @@ fn count_failures(metrics: &Metrics, reply: &metadata::Reply) {
         metadata::Reply::AlterConfigs(response) => {
             return count(metrics, ApiKey::AlterConfigs, &response.failure);
         }
-        metadata::Reply::ProducerIds(_) | metadata::Reply::Registered => return,
+        _ => return,
     };
     for topic in topics {
         count(metrics, api, &topic.failure);

@@ -14,12 +14,21 @@ pub mod k10_fetch;
 pub mod k11_list_offsets;
 pub mod k12_delete_records;
 pub mod k13_describe_broker;
+pub mod k14_quorum_vote;
+pub mod k15_quorum_append;
+pub mod k17_quorum_transfer;
+pub mod k18_register_broker;
+pub mod k19_broker_heartbeat;
+pub mod k20_reserve_producer_ids;
+pub mod k21_describe_cluster;
+pub mod k22_change_voters;
+pub mod k23_unregister_broker;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use strandline_protocol::{
     ApiKey, CorrelationId, ErrorCode,
-    messages::{self, Failure},
+    messages::{self, Failure, Peer},
 };
 use tokio::time::Instant;
 
@@ -47,6 +56,8 @@ pub struct Request<'a> {
     pub version: u16,
     /// What its connection answers it under.
     pub correlation: CorrelationId,
+    /// The broker that asks; none if it is a client.
+    pub peer: Option<&'a Peer>,
 }
 
 /// What a handler has to say.
@@ -61,8 +72,8 @@ pub enum Handled {
     Fetch(k10_fetch::ParkedFetch),
     /// An answer is due when this is done; it runs as a task of its own.
     Task(Pin<Box<dyn Future<Output = Reply> + Send>>),
-    /// The connection is open now, in the name of that client.
-    Opened(Reply, String),
+    /// The connection is open now, in the name of that client, which may be a broker.
+    Opened(Reply, String, Option<Peer>),
     /// The connection watches these topics from now on, and this is the answer.
     Watching(Reply, k02_watch_metadata::Watch),
 }
@@ -84,6 +95,21 @@ impl Request<'_> {
     }
 }
 
+impl<'a> Request<'a> {
+    /// The broker that asks.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` if a client asks for what is between brokers.
+    pub fn sender(&self) -> Result<&'a Peer, Failure> {
+        self.peer.ok_or_else(|| {
+            Failure::new(
+                ErrorCode::INVALID_REQUEST,
+                "only brokers of the cluster may ask for this: name yourself as a peer in Hello",
+            )
+        })
+    }
+}
+
 /// Runs `work` as a task and answers with what it returns.
 pub fn task<F>(work: F) -> Handled
 where
@@ -95,6 +121,9 @@ where
 /// Hands a request to the handler of its API.
 #[must_use]
 pub fn handle(api: ApiKey, request: &Request<'_>) -> Handled {
+    if let Err(refused) = request.broker.serves(api, request.now) {
+        return Handled::Reply(refused.into());
+    }
     let handled = match api {
         ApiKey::Hello => k00_hello::handle(request),
         ApiKey::Metadata => k01_metadata::handle(request),
@@ -110,6 +139,19 @@ pub fn handle(api: ApiKey, request: &Request<'_>) -> Handled {
         ApiKey::ListOffsets => k11_list_offsets::handle(request),
         ApiKey::DeleteRecords => k12_delete_records::handle(request),
         ApiKey::DescribeBroker => k13_describe_broker::handle(request),
+        ApiKey::QuorumVote => k14_quorum_vote::handle(request),
+        ApiKey::QuorumAppend => k15_quorum_append::handle(request),
+        ApiKey::QuorumTransfer => k17_quorum_transfer::handle(request),
+        ApiKey::RegisterBroker => k18_register_broker::handle(request),
+        ApiKey::ReserveProducerIds => k20_reserve_producer_ids::handle(request),
+        ApiKey::BrokerHeartbeat => k19_broker_heartbeat::handle(request),
+        ApiKey::DescribeCluster => k21_describe_cluster::handle(request),
+        ApiKey::ChangeVoters => k22_change_voters::handle(request),
+        ApiKey::UnregisterBroker => k23_unregister_broker::handle(request),
+        ApiKey::QuorumSnapshot => Err(Failure::new(
+            ErrorCode::UNKNOWN_API,
+            "this broker takes no snapshots of the metadata",
+        )),
     };
     handled.unwrap_or_else(|failure| Handled::Reply(failure.into()))
 }

@@ -3,26 +3,31 @@
 //! *Pattern: singular update queue.* The driver asks one decision after the other, each on the
 //! image that the one before has left; nothing is decided on half of what was decided.
 
+mod brokers;
+mod elections;
 mod register;
 mod topics;
 
 use std::collections::BTreeSet;
 
 use strandline_protocol::{
-    BrokerId, DirectoryId, ErrorCode, ProducerId,
+    BrokerEpoch, BrokerId, DirectoryId, ErrorCode, ProducerId, TopicPartition,
     limits::ENTRIES_PER_REQUEST_MAX,
     messages::{
-        AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest,
+        AlterConfigsRequest, AlterConfigsResponse, ChangeVotersRequest, CreatePartitionsRequest,
         CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
         DeleteTopicsResponse, Failure,
     },
 };
 
+pub use self::brokers::{Stopping, due_at_heartbeat, may_stop};
+use self::elections::Electorate;
 use super::{
     image::Image,
     limits::PRODUCER_ID_BLOCK,
     producer_ids::ProducerIdBlock,
-    record::{METADATA_VERSION, Record, Registration},
+    quorum_plan,
+    record::{Record, Registration},
 };
 use crate::topic_config::TopicConfig;
 
@@ -62,9 +67,47 @@ pub enum Command {
     ReserveProducerIds {
         /// Which broker.
         broker: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
     },
-    /// A broker has started.
+    /// A broker has started. One that is alone in its cluster serves at once; any other one is
+    /// fenced until [`Command::UnfenceBroker`], which is due once it has applied its registration.
     RegisterBroker(Registration),
+    /// The lease of a broker is over.
+    FenceBroker {
+        /// Which broker.
+        broker: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
+    },
+    /// A broker that is fenced is alive and has caught up, see [`due_at_heartbeat`].
+    UnfenceBroker {
+        /// Which broker.
+        broker: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
+    },
+    /// A broker wants to stop; [`may_stop`] tells when it may.
+    StopBroker {
+        /// Which broker.
+        broker: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
+    },
+    /// A broker is gone for good.
+    UnregisterBroker {
+        /// Which broker.
+        broker: BrokerId,
+    },
+    /// A new controller finishes the elections that the one before may have left undone.
+    ElectLeaders,
+    /// Partitions shall be led by their first replicas.
+    ElectPreferred {
+        /// Which partitions.
+        partitions: Vec<TopicPartition>,
+    },
+    /// Other brokers shall vote in the metadata quorum.
+    ChangeVoters(ChangeVotersRequest),
 }
 
 /// What may be told once the records of the decision are committed.
@@ -82,6 +125,14 @@ pub enum Reply {
     ProducerIds(ProducerIdBlock),
     /// To [`Command::RegisterBroker`]; the epoch is in the image.
     Registered,
+    /// To [`Command::StopBroker`].
+    Stopping(Stopping),
+    /// To [`Command::ElectPreferred`]: each partition with what stood in the way.
+    Elected(Vec<(TopicPartition, Failure)>),
+    /// To [`Command::ChangeVoters`]: who shall vote. [`quorum_plan::next_step`] leads there.
+    VotersWanted(Vec<BrokerId>),
+    /// To any other command.
+    Done,
 }
 
 /// What is to become durable, and what may be told once it is.
@@ -121,12 +172,63 @@ impl Controller {
         self.offline.insert(directory);
     }
 
+    /// A broker has started anew: its data directories can be used again.
+    pub fn broker_started(&mut self, registration: &Registration) {
+        for directory in &registration.directories {
+            self.offline.remove(directory);
+        }
+    }
+
     /// Decides `command` on `image`, and changes nothing. Where a request lists entries, each of
-    /// them is decided on its own and answered with its own failure.
+    /// them is decided on its own and answered with its own failure. `leased` are the brokers whose
+    /// leases hold now, see [`crate::leases::Leases::held`].
     ///
     /// # Errors
     /// A [`Failure`] of the whole: nothing is written.
     pub fn decide(
+        &self,
+        image: &Image,
+        command: &Command,
+        leased: &BTreeSet<BrokerId>,
+        random: Random<'_>,
+    ) -> Result<Decision, Failure> {
+        let decision = match command {
+            Command::ReserveProducerIds { broker, epoch } => {
+                brokers::acting(image, *broker, *epoch)?;
+                reserve_producer_ids(image, *broker)
+            }
+            Command::RegisterBroker(registration) => {
+                register::register(image, &self.offline, leased, registration)
+            }
+            Command::FenceBroker { broker, epoch } => {
+                brokers::fence(image, &self.offline, *broker, *epoch)
+            }
+            Command::UnfenceBroker { broker, epoch } => {
+                brokers::unfence(image, &self.offline, *broker, *epoch)
+            }
+            Command::StopBroker { broker, epoch } => {
+                brokers::stop(image, &self.offline, *broker, *epoch)
+            }
+            Command::UnregisterBroker { broker } => brokers::unregister(image, leased, *broker),
+            Command::ElectLeaders => Ok(Decision {
+                records: Electorate::of(image, &self.offline).lead_everywhere(),
+                reply: Reply::Done,
+            }),
+            Command::ElectPreferred { partitions } => {
+                check_entries("partitions", partitions.len())?;
+                let electorate = Electorate::of(image, &self.offline);
+                let (records, outcomes) = electorate.prefer(partitions);
+                let reply = Reply::Elected(outcomes);
+                Ok(Decision { records, reply })
+            }
+            Command::ChangeVoters(request) => change_voters(image, request),
+            of_topics => self.decide_topics(image, of_topics, random),
+        }?;
+        check_version(image, &decision.records)?;
+        Ok(decision)
+    }
+
+    fn decide_topics(
         &self,
         image: &Image,
         command: &Command,
@@ -149,8 +251,10 @@ impl Controller {
                 check_entries("changes", request.changes.len())?;
                 Ok(topics::alter_configs(image, request))
             }
-            Command::ReserveProducerIds { broker } => reserve_producer_ids(image, *broker),
-            Command::RegisterBroker(registration) => register::register(image, registration),
+            _ => Err(Failure::new(
+                ErrorCode::UNKNOWN_SERVER_ERROR,
+                "the controller does not know this command",
+            )),
         }
     }
 }
@@ -165,6 +269,36 @@ fn check_entries(what: &str, count: usize) -> Result<(), Failure> {
             "{count} {what} are too many for one request: send at most {ENTRIES_PER_REQUEST_MAX}"
         ),
     ))
+}
+
+/// Nothing is written that the metadata version of the log does not have yet.
+fn check_version(image: &Image, records: &[Record]) -> Result<(), Failure> {
+    let mut version = image.metadata_version().max(1);
+    for record in records {
+        if let Record::MetadataVersionSet { version: set } = record {
+            version = *set;
+        }
+        if record.since() > version {
+            return Err(Failure::new(
+                ErrorCode::UNSUPPORTED_VERSION,
+                format!(
+                    "this needs metadata version {}, the cluster has version {version}: start \
+                     every broker with a newer version of strandline first",
+                    record.since()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn change_voters(image: &Image, request: &ChangeVotersRequest) -> Result<Decision, Failure> {
+    let wanted = quorum_plan::check_change(image, request)?;
+    let brokers = wanted.clone();
+    Ok(Decision {
+        records: vec![Record::VotersWanted { brokers }],
+        reply: Reply::VotersWanted(wanted),
+    })
 }
 
 fn reserve_producer_ids(image: &Image, broker: BrokerId) -> Result<Decision, Failure> {
@@ -185,12 +319,5 @@ fn reserve_producer_ids(image: &Image, broker: BrokerId) -> Result<Decision, Fai
             first,
             count: PRODUCER_ID_BLOCK,
         }),
-    })
-}
-
-/// The records that found a cluster, behind its membership.
-pub(super) fn founding_records(image: &Image) -> Option<Record> {
-    (image.metadata_version() == 0).then_some(Record::MetadataVersionSet {
-        version: METADATA_VERSION,
     })
 }

@@ -4,29 +4,146 @@
 
 use std::collections::BTreeSet;
 
-use strandline_protocol::{ErrorCode, messages::Failure};
+use strandline_protocol::{BrokerId, DirectoryId, ErrorCode, messages::Failure};
 
-use super::{Decision, Reply, founding_records};
+use super::{
+    Decision, Reply, brokers,
+    elections::{Electorate, Part},
+};
 use crate::metadata::{
     image::Image,
-    limits::{DIRECTORIES_PER_BROKER_MAX, HOST_BYTES_MAX, RACK_BYTES_MAX},
-    record::{Record, Registration},
+    limits::{
+        BROKERS_PER_CLUSTER_MAX, DIRECTORIES_PER_BROKER_MAX, HOST_BYTES_MAX, RACK_BYTES_MAX,
+        SOFTWARE_BYTES_MAX,
+    },
+    record::{METADATA_VERSION, Record, Registration},
 };
 
-/// Decides a registration. The first one of a cluster also sets the metadata version.
+/// Decides a registration, which sets the metadata version to the newest one that every broker
+/// knows.
+///
+/// A broker that is alone in its cluster takes part at once, by one record however much it keeps:
+/// nobody could have led in its place meanwhile. Any other one is fenced at first, and what its
+/// incarnation before led is given to others.
 ///
 /// # Errors
-/// `INVALID_REQUEST` if the registration contradicts itself or somebody else's.
-pub(super) fn register(image: &Image, registration: &Registration) -> Result<Decision, Failure> {
+/// `INVALID_REQUEST` if the registration contradicts itself or somebody else's,
+/// `DUPLICATE_BROKER_REGISTRATION` if another process of that number is alive,
+/// `UNSUPPORTED_VERSION` if the broker is too old for the cluster, or another one for this.
+pub(super) fn register(
+    image: &Image,
+    offline: &BTreeSet<DirectoryId>,
+    leased: &BTreeSet<BrokerId>,
+    registration: &Registration,
+) -> Result<Decision, Failure> {
     check(registration)
         .and_then(|()| check_directories(image, registration))
+        .and_then(|()| check_room(image, registration))
         .map_err(|message| Failure::new(ErrorCode::INVALID_REQUEST, message))?;
-    let mut records: Vec<Record> = founding_records(image).into_iter().collect();
-    records.push(Record::BrokerRegistered(registration.clone()));
+    check_version(image, registration)?;
+    let version = version_of_all(image, registration);
+    let mut records: Vec<Record> = (version > image.metadata_version())
+        .then_some(Record::MetadataVersionSet { version })
+        .into_iter()
+        .collect();
+    if is_alone(image, registration) {
+        records.push(Record::BrokerRegistered(registration.clone()));
+        let electorate = Electorate::of(image, offline).when(registration.broker, Part::Takes);
+        records.extend(electorate.lead_what_it_can(registration.broker));
+    } else if let Some(known) = image.broker(registration.broker) {
+        if known.registration.incarnation == registration.incarnation {
+            // The answer was lost and the request came again: the process has its epoch already.
+            records.clear();
+        } else if leased.contains(&registration.broker) {
+            return Err(duplicate(registration.broker));
+        } else {
+            records.extend(brokers::fencing(image, offline, known));
+            records.push(Record::BrokerJoined(registration.clone()));
+        }
+    } else {
+        records.push(Record::BrokerJoined(registration.clone()));
+    }
     Ok(Decision {
         records,
         reply: Reply::Registered,
     })
+}
+
+/// Whether it is the one voter of a cluster that knows nobody else.
+fn is_alone(image: &Image, registration: &Registration) -> bool {
+    let id = registration.broker;
+    let votes_alone = image.membership().is_some_and(|membership| {
+        membership.learners.is_empty()
+            && membership.voters.iter().all(|voter| {
+                voter.broker == id
+                    && registration.raft_id.unwrap_or(voter.raft_id) == voter.raft_id
+                    && membership.is_alone(voter.raft_id)
+            })
+    });
+    votes_alone && image.brokers().all(|other| other.registration.broker == id)
+}
+
+fn duplicate(broker: BrokerId) -> Failure {
+    Failure::new(
+        ErrorCode::DUPLICATE_BROKER_REGISTRATION,
+        format!(
+            "another process is registered as broker {broker} and alive: choose another number, or \
+             try again once that has stopped"
+        ),
+    )
+}
+
+fn check_version(image: &Image, registration: &Registration) -> Result<(), Failure> {
+    let (version, newest) = (image.metadata_version(), registration.metadata_version_max);
+    if version <= newest {
+        return Ok(());
+    }
+    let broker = registration.broker;
+    Err(Failure::new(
+        ErrorCode::UNSUPPORTED_VERSION,
+        format!(
+            "broker {broker} knows metadata versions up to {newest}, the cluster has {version}: \
+             start a newer version of strandline"
+        ),
+    ))
+}
+
+/// A newcomer finds room, and has a Raft id of its own.
+fn check_room(image: &Image, registration: &Registration) -> Result<(), String> {
+    let broker = registration.broker;
+    let others: Vec<&Registration> = image
+        .brokers()
+        .map(|other| &other.registration)
+        .filter(|other| other.broker != broker)
+        .collect();
+    if others.len() >= BROKERS_PER_CLUSTER_MAX {
+        return Err(format!(
+            "broker {broker} is one too many: a cluster has at most {BROKERS_PER_CLUSTER_MAX}"
+        ));
+    }
+    let raft_id = registration.raft_id;
+    let same = others
+        .iter()
+        .find(|other| raft_id.is_some() && other.raft_id == raft_id);
+    same.map_or(Ok(()), |same| {
+        Err(format!(
+            "the Raft id of broker {broker} belongs to broker {}: a copied directory cannot serve \
+             broker {broker}",
+            same.broker
+        ))
+    })
+}
+
+/// The newest metadata version that every broker knows, `registration` in the place of what stood
+/// there for its broker.
+fn version_of_all(image: &Image, registration: &Registration) -> u16 {
+    image
+        .brokers()
+        .filter(|other| other.registration.broker != registration.broker)
+        .map(|other| other.registration.metadata_version_max)
+        .chain([registration.metadata_version_max, METADATA_VERSION])
+        .min()
+        .unwrap_or(METADATA_VERSION)
 }
 
 fn check(registration: &Registration) -> Result<(), String> {
@@ -43,6 +160,12 @@ fn check(registration: &Registration) -> Result<(), String> {
              above 0 are needed",
             registration.host.chars().take(80).collect::<String>(),
             registration.port
+        ));
+    }
+    if registration.software.len() > SOFTWARE_BYTES_MAX {
+        return Err(format!(
+            "the software of broker {broker} has {} bytes: {SOFTWARE_BYTES_MAX} are allowed",
+            registration.software.len()
         ));
     }
     if rack.len() > RACK_BYTES_MAX {

@@ -16,7 +16,7 @@ use super::{Controller, Decision, Random, Reply};
 use crate::{
     metadata::{
         answer::unknown_topic,
-        image::Image,
+        image::{BrokerState, Image},
         limits::{PARTITIONS_PER_CLUSTER_MAX, PARTITIONS_PER_RECORD_MAX, TOPICS_PER_CLUSTER_MAX},
         record::{Record, Replicas},
         topic::Topic,
@@ -100,7 +100,10 @@ impl Controller {
     }
 
     fn progress(&self, image: &Image) -> Progress {
-        let candidates = image.brokers().map(|broker| {
+        let active = image
+            .brokers()
+            .filter(|broker| broker.state == BrokerState::Active);
+        let candidates = active.map(|broker| {
             let registration = &broker.registration;
             let usable = registration
                 .directories
@@ -289,7 +292,7 @@ fn place(progress: &mut Progress, partitions: i32) -> Result<Vec<Replicas>, Fail
     let placed = placement::place(&progress.candidates, wanted, 1, turn).map_err(|_| {
         Failure::new(
             ErrorCode::STORAGE_ERROR,
-            "no broker has a usable data directory: see the broker's log for what failed",
+            "no active broker has a usable data directory: see the brokers' logs for what failed",
         )
     })?;
     progress.partitions += wanted;
@@ -346,8 +349,8 @@ fn check_replication(factor: Option<i16>) -> Result<(), Failure> {
         Some(factor) => Err(Failure::new(
             ErrorCode::INVALID_REPLICATION_FACTOR,
             format!(
-                "a replication factor of {factor} needs as many brokers, and this version runs on \
-                 one: leave it out, or set it to 1"
+                "a replication factor of {factor} is not possible yet: replication between brokers \
+                 comes in a later version; leave it out, or set it to 1"
             ),
         )),
     }

@@ -4,19 +4,25 @@
 //! once it is shared: the driver clones it (cheap, see [`SharedMap`]), applies an entry and
 //! publishes it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod apply;
+mod kept;
+mod snapshot;
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
 use strandline_protocol::{
-    BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, Offset, PartitionId, ProducerId,
-    TopicId, TopicPartition,
+    BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, Offset, ProducerId, TopicId,
+    TopicPartition,
 };
 
+use self::kept::Kept;
+pub use self::snapshot::{
+    ImageBuilder, SnapshotCounts, SnapshotError, SnapshotPartition, SnapshotRecord,
+};
 use super::{
     entry::Entry,
-    record::{Membership, Record, Registration, Replica, Replicas},
+    record::{Membership, Registration, Replica},
     topic::{Partition, Topic},
 };
 use crate::shared_map::SharedMap;
@@ -31,6 +37,22 @@ pub struct Broker {
     pub registration: Registration,
     /// The offset of that.
     pub epoch: BrokerEpoch,
+    /// Whether it takes part.
+    pub state: BrokerState,
+    /// The entry that said so.
+    pub since: Offset,
+}
+
+/// Whether a broker takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BrokerState {
+    /// It may lead, and is given partitions to keep.
+    Active,
+    /// It leads nothing: it was not heard of, or has not caught up since it started.
+    Fenced,
+    /// It is about to stop: it is given nothing more, and leads what nobody else can lead.
+    Stopping,
 }
 
 /// An entry that cannot follow those before it.
@@ -58,6 +80,14 @@ pub enum Contradiction {
         /// Its identity.
         id: TopicId,
     },
+    /// It tells of a broker or a partition what cannot be.
+    #[error("entry {offset} {what}")]
+    Impossible {
+        /// Where it stands.
+        offset: Offset,
+        /// What it does that cannot be done.
+        what: String,
+    },
 }
 
 /// The state of the cluster's metadata. Two images that applied the same entries are equal.
@@ -72,8 +102,12 @@ pub struct Image {
     brokers: BTreeMap<BrokerId, Arc<Broker>>,
     /// How many copies lie in each directory; a directory without any is not listed.
     loads: BTreeMap<Replica, usize>,
+    /// What each broker keeps; one that keeps nothing is not listed.
+    kept: BTreeMap<BrokerId, Kept>,
     partition_count: usize,
+    leaderless_count: usize,
     next_producer_id: i64,
+    wanted_voters: Vec<BrokerId>,
 }
 
 impl Image {
@@ -227,17 +261,84 @@ impl Image {
         ProducerId(self.next_producer_id)
     }
 
+    /// Every partition of every topic.
+    fn partitions(&self) -> impl Iterator<Item = (TopicPartition, &Arc<Partition>)> {
+        self.topics().flat_map(|topic| {
+            let name = |partition| TopicPartition {
+                topic: topic.id,
+                partition,
+            };
+            topic
+                .partitions()
+                .map(move |(number, partition)| (name(number), partition))
+        })
+    }
+
+    /// The partitions of which a broker keeps a copy, in the order of topic ids and numbers.
+    pub fn kept_by(&self, broker: BrokerId) -> impl Iterator<Item = (TopicPartition, &Partition)> {
+        let kept = self
+            .kept
+            .get(&broker)
+            .into_iter()
+            .flat_map(Kept::partitions);
+        kept.filter_map(|of| Some((of, self.partition(of)?.as_ref())))
+    }
+
+    /// How many partitions a broker keeps a copy of.
+    #[must_use]
+    pub fn kept_count(&self, broker: BrokerId) -> usize {
+        self.kept.get(&broker).map_or(0, Kept::len)
+    }
+
+    /// How many partitions a broker leads.
+    #[must_use]
+    pub fn led_count(&self, broker: BrokerId) -> usize {
+        self.kept.get(&broker).map_or(0, |kept| kept.leads)
+    }
+
+    /// How many partitions nobody leads.
+    #[must_use]
+    pub const fn leaderless_count(&self) -> usize {
+        self.leaderless_count
+    }
+
+    /// The brokers that shall vote in the metadata quorum, if somebody has said so; else that is
+    /// left to the controller.
+    #[must_use]
+    pub fn wanted_voters(&self) -> Option<&[BrokerId]> {
+        (!self.wanted_voters.is_empty()).then_some(&self.wanted_voters)
+    }
+
     /// The invariant (S8): every part tells the same story. Walks over everything.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
         let mut loads: BTreeMap<Replica, usize> = BTreeMap::new();
-        let copies = self.topics().flat_map(|topic| topic.partitions());
-        for (_, partition) in copies {
+        let (mut partitions, mut leaderless) = (0, 0);
+        let (mut copies, mut leaders) = (0_usize, 0_usize);
+        for (of, partition) in self.partitions() {
+            if !self.leader_may_lead(partition) {
+                return false;
+            }
+            partitions += 1;
+            leaderless += usize::from(partition.leader.is_none());
             for replica in &partition.replicas {
                 *loads.entry(*replica).or_default() += 1;
+                let kept = self.kept.get(&replica.broker);
+                if !kept.is_some_and(|kept| kept.holds(of)) {
+                    return false;
+                }
+                copies += 1;
             }
         }
-        let partitions: usize = self.topics().map(|topic| topic.partitions().count()).sum();
+        for (broker, kept) in &self.kept {
+            let led = self.kept_by(*broker);
+            let led = led.filter(|(_, partition)| partition.leader == Some(*broker));
+            if kept.leads != led.count() || kept.len() == 0 {
+                return false;
+            }
+            copies = copies.saturating_sub(kept.len());
+            leaders += kept.leads;
+        }
         self.topics.len() == self.names.len()
             && self.topics.iter().all(|(name, topic)| {
                 *name == topic.name
@@ -246,121 +347,21 @@ impl Image {
                     && topic.is_consistent()
             })
             && self.loads == loads
-            && self.partition_count == partitions
-            && self
-                .brokers
-                .iter()
-                .all(|(id, broker)| *id == broker.registration.broker)
+            && (copies, leaders) == (0, partitions - leaderless)
+            && (self.partition_count, self.leaderless_count) == (partitions, leaderless)
+            && self.brokers.iter().all(|(id, broker)| {
+                *id == broker.registration.broker
+                    && broker.epoch.0 <= broker.since.0
+                    && broker.since <= self.version()
+            })
     }
 
-    fn apply_record(&mut self, offset: Offset, record: &Record) -> Result<(), Contradiction> {
-        match record {
-            Record::MetadataVersionSet { version } => self.metadata_version = *version,
-            Record::TopicCreated {
-                name,
-                id,
-                configs,
-                partitions,
-            } => {
-                let name: Arc<str> = name.as_str().into();
-                if self.topics.get(&name).is_some() || self.names.get(id).is_some() {
-                    let (name, id) = (name.to_string(), *id);
-                    return Err(Contradiction::CreatedTwice { offset, name, id });
-                }
-                let topic = Topic::new(Arc::clone(&name), *id, configs.clone(), offset);
-                self.names.insert(*id, Arc::clone(&name));
-                self.topics.insert(name, Arc::new(topic));
-                self.add_partitions(offset, *id, partitions);
-            }
-            Record::TopicDeleted { id } => self.delete_topic(*id),
-            Record::PartitionsAdded {
-                id,
-                first,
-                partitions,
-            } => {
-                let count = self.topic_by_id(*id).map(|topic| topic.partition_count());
-                if count.map(PartitionId) == Some(*first) {
-                    self.add_partitions(offset, *id, partitions);
-                }
-            }
-            Record::ConfigChanged { id, changes } => {
-                if let Some(topic) = self.topic_mut(*id) {
-                    topic.change_configs(changes);
-                    topic.version = offset;
-                }
-            }
-            Record::BrokerRegistered(registration) => self.register(offset, registration),
-            Record::ProducerIdsReserved { first, count, .. } => {
-                let end = first.0.saturating_add(i64::from(*count));
-                self.next_producer_id = self.next_producer_id.max(end);
-            }
-        }
-        Ok(())
-    }
-
-    fn add_partitions(&mut self, offset: Offset, id: TopicId, partitions: &[Replicas]) {
-        let epochs: BTreeMap<BrokerId, BrokerEpoch> = self
-            .brokers
-            .iter()
-            .map(|(id, broker)| (*id, broker.epoch))
-            .collect();
-        let Some(topic) = self.topic_mut(id) else {
-            return;
-        };
-        topic.version = offset;
-        for replicas in partitions {
-            let leader = replicas.first().map(|replica| replica.broker);
-            let incarnation = leader.and_then(|leader| epochs.get(&leader).copied());
-            topic.add_partition(replicas.clone(), incarnation);
-        }
-        self.partition_count += partitions.len();
-        for replica in partitions.iter().flatten() {
-            *self.loads.entry(*replica).or_default() += 1;
-        }
-    }
-
-    fn delete_topic(&mut self, id: TopicId) {
-        let Some(name) = self.names.remove(&id) else {
-            return;
-        };
-        let Some(topic) = self.topics.remove(name.as_ref()) else {
-            return;
-        };
-        for (_, partition) in topic.partitions() {
-            self.partition_count -= 1;
-            for replica in &partition.replicas {
-                if let Some(load) = self.loads.get_mut(replica) {
-                    *load -= 1;
-                    if *load == 0 {
-                        self.loads.remove(replica);
-                    }
-                }
-            }
-        }
-    }
-
-    fn register(&mut self, offset: Offset, registration: &Registration) {
-        let (id, epoch) = (registration.broker, BrokerEpoch(offset.0));
-        let broker = Broker {
-            registration: registration.clone(),
-            epoch,
-        };
-        self.brokers.insert(id, Arc::new(broker));
-        let led: BTreeSet<TopicId> = self
-            .topics()
-            .filter(|topic| topic.is_led_by(id))
-            .map(|topic| topic.id)
-            .collect();
-        for topic in led {
-            if let Some(topic) = self.topic_mut(topic) {
-                topic.lead_again(id, epoch);
-                topic.version = offset;
-            }
-        }
-    }
-
-    fn topic_mut(&mut self, id: TopicId) -> Option<&mut Topic> {
-        let name = self.names.get(&id)?;
-        self.topics.get_mut(name.as_ref()).map(Arc::make_mut)
+    /// A leader is not fenced, and leads under an epoch that was given to its incarnation.
+    fn leader_may_lead(&self, partition: &Partition) -> bool {
+        let leader = partition
+            .leader
+            .and_then(|leader| self.brokers.get(&leader));
+        leader.is_none_or(|leader| leader.state != BrokerState::Fenced)
+            && partition.leader_incarnation == leader.map(|leader| leader.epoch)
     }
 }

@@ -1,0 +1,199 @@
+//! A broker's own half of liveness: heartbeats to the controller, and the lease that they renew.
+//!
+//! *Patterns: heartbeat, lease.* What a broker serves as a leader, it serves under its lease, which
+//! counts from when the last heartbeat that was granted was *sent*. A broker that is alone in its
+//! cluster has a lease without end and sends nothing.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use strandline_client::ClientError;
+use strandline_core::leases::{HEARTBEAT, OwnLease, SESSION};
+use strandline_protocol::{
+    BrokerEpoch, BrokerId, DirectoryId, ErrorCode,
+    messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, Failure, Purpose},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+use super::{MetadataLog, lessor::is_alone, member::ControllerAt};
+
+/// What a broker knows of its own lease.
+pub(super) struct Own {
+    base: Instant,
+    lease: Mutex<OwnLease>,
+    /// The same, for who looks often: in microseconds since `base`.
+    until_us: AtomicU64,
+    epoch: watch::Sender<Option<BrokerEpoch>>,
+    failed: Mutex<BTreeSet<DirectoryId>>,
+    stopping: AtomicBool,
+    may_stop: watch::Sender<bool>,
+}
+
+impl Own {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            base: Instant::now(),
+            lease: Mutex::new(OwnLease::new()),
+            until_us: AtomicU64::new(0),
+            epoch: watch::Sender::new(None),
+            failed: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            may_stop: watch::Sender::new(false),
+        })
+    }
+
+    /// A data directory of this broker has failed.
+    pub(super) fn directory_failed(&self, directory: DirectoryId) {
+        self.failed.lock().insert(directory);
+    }
+
+    /// The epoch under which this broker has registered.
+    pub(super) fn registered(&self, epoch: BrokerEpoch) {
+        self.epoch.send_replace(Some(epoch));
+    }
+
+    fn since_base(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.base)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut OwnLease)) {
+        let mut lease = self.lease.lock();
+        change(&mut lease);
+        let until = lease.until().unwrap_or_default();
+        let until = u64::try_from(until.as_micros()).unwrap_or(u64::MAX);
+        self.until_us.store(until, Ordering::Release);
+    }
+
+    fn holds(&self, now: Instant) -> bool {
+        let now = u64::try_from(self.since_base(now).as_micros()).unwrap_or(u64::MAX);
+        now < self.until_us.load(Ordering::Acquire)
+    }
+
+    /// A heartbeat was answered.
+    fn answered(&self, sent: Instant, answer: Result<BrokerHeartbeatResponse, Failure>) {
+        match answer {
+            Ok(response) if response.fenced => {
+                self.change(OwnLease::ended);
+                self.told_to_stop(&response);
+            }
+            Ok(response) => {
+                let session = Duration::from_millis(u64::from(response.session_ms));
+                let (sent, now) = (self.since_base(sent), self.since_base(Instant::now()));
+                self.change(|lease| lease.granted(sent, now, session));
+                self.told_to_stop(&response);
+            }
+            Err(failure) => match failure.error {
+                ErrorCode::STALE_BROKER_EPOCH | ErrorCode::BROKER_ID_NOT_REGISTERED => {
+                    if self.until_us.load(Ordering::Acquire) > 0 {
+                        tracing::error!("this broker leads nothing any more: {}", failure.message);
+                    }
+                    self.change(OwnLease::ended);
+                }
+                _ => tracing::debug!("a heartbeat was refused: {}", failure.message),
+            },
+        }
+    }
+
+    fn told_to_stop(&self, response: &BrokerHeartbeatResponse) {
+        if response.may_stop {
+            self.may_stop.send_replace(true);
+        }
+    }
+}
+
+impl MetadataLog {
+    /// Whether this broker may serve as a leader at `now`, which was read after the last pause.
+    #[must_use]
+    pub fn may_lead(&self, now: Instant) -> bool {
+        self.own.holds(now)
+    }
+
+    /// Sends heartbeats, and keeps the own lease. Runs for as long as the quorum does.
+    pub async fn keep_alive(self, broker: BrokerId) {
+        let (mut images, mut epochs) = (self.watch(), self.own.epoch.subscribe());
+        // Who needs nobody else to know what is committed is alone until somebody registers.
+        let mut alone = !self.needs_others();
+        while alone {
+            self.own.change(|lease| *lease = OwnLease::without_end());
+            let company = images.wait_for(|image| !is_alone(image) && image.brokers().count() > 0);
+            if company.await.is_err() {
+                return;
+            }
+            alone = false;
+            // It is the controller itself: whoever comes after it waits for a session.
+            let now = self.own.since_base(Instant::now());
+            self.own.change(|lease| {
+                *lease = OwnLease::new();
+                lease.granted(now, now, SESSION);
+            });
+        }
+        let known = epochs.wait_for(Option::is_some).await.map(|epoch| *epoch);
+        let Ok(Some(epoch)) = known else {
+            return;
+        };
+        let mut ticks = interval(HEARTBEAT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.send_heartbeat(broker, epoch);
+        }
+    }
+
+    /// Sends one, and waits for nothing.
+    fn send_heartbeat(&self, broker: BrokerId, epoch: BrokerEpoch) {
+        let request = BrokerHeartbeatRequest {
+            broker_id: broker,
+            broker_epoch: epoch,
+            applied: self.image().version(),
+            stopping: self.own.stopping.load(Ordering::Acquire),
+            offline: self.own.failed.lock().iter().copied().collect(),
+        };
+        let sent = Instant::now();
+        match (self.controller(), self.peers.clone()) {
+            (ControllerAt::Here, _) => self.own.answered(sent, self.heartbeat(&request)),
+            (ControllerAt::Broker { broker, raft_id }, Some(peers)) => {
+                let own = Arc::clone(&self.own);
+                tokio::spawn(async move {
+                    let way = peers.connection(broker, Some(raft_id), Purpose::Control);
+                    let Ok(connection) = way.await else {
+                        return;
+                    };
+                    match connection.request(&request, Vec::new()).await {
+                        Ok((response, _)) => own.answered(sent, Ok(response)),
+                        Err(ClientError::Refused { code, message, .. }) => {
+                            own.answered(sent, Err(Failure::new(code, message)));
+                        }
+                        Err(error) => tracing::debug!("a heartbeat was lost: {error}"),
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the controller that this broker is about to stop, and waits until others lead what it
+    /// leads, or for `patience`. Nothing to do for a broker that is alone.
+    pub async fn leave(&self, patience: Duration) {
+        if is_alone(&self.image()) {
+            return;
+        }
+        self.own.stopping.store(true, Ordering::Release);
+        let mut may_stop = self.own.may_stop.subscribe();
+        if timeout(patience, may_stop.wait_for(|may| *may))
+            .await
+            .is_err()
+        {
+            tracing::warn!("the controller did not confirm that this broker stops");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The cluster as people see it.
+
+use openraft::{Instant as _, async_runtime::watch::WatchReceiver as _};
+use strandline_core::metadata::{Broker, BrokerState, Image, Voter};
+use strandline_protocol::{
+    BrokerId, Offset,
+    messages::{
+        BrokerDescription, BrokerState as TheirState, DescribeClusterResponse, MemberDescription,
+        MemberRole,
+    },
+};
+use strandline_storage::directory::RaftId;
+
+use super::{MetadataLog, member::ControllerAt, quorum::offset_of};
+
+impl MetadataLog {
+    /// The state of the cluster as this broker, `me`, sees it: the controller sees more.
+    #[must_use]
+    pub fn describe(&self, me: BrokerId) -> DescribeClusterResponse {
+        let image = self.image();
+        let controller = match self.controller() {
+            ControllerAt::Here => Some(me),
+            ControllerAt::Broker { broker, .. } => Some(broker),
+            ControllerAt::Unknown => None,
+        };
+        let partitions = count(image.partition_count());
+        DescribeClusterResponse {
+            cluster_id: image.cluster(),
+            answered_by: me,
+            controller,
+            controller_epoch: image.term(),
+            metadata_version: image.metadata_version(),
+            version: image.version(),
+            members: self.members(&image),
+            voters_changing: image
+                .membership()
+                .is_some_and(|known| !known.voters_before.is_empty()),
+            brokers: image
+                .brokers()
+                .map(|broker| self.broker(&image, broker))
+                .collect(),
+            topics: count(image.topic_count()),
+            partitions,
+            partitions_without_leader: count(image.leaderless_count()),
+        }
+    }
+
+    fn members(&self, image: &Image) -> Vec<MemberDescription> {
+        let Some(membership) = image.membership() else {
+            return Vec::new();
+        };
+        let voters = membership
+            .voters
+            .iter()
+            .map(|voter| (voter, MemberRole::Voter));
+        let learners = membership
+            .learners
+            .iter()
+            .map(|voter| (voter, MemberRole::Learner));
+        voters
+            .chain(learners)
+            .map(|(member, role)| self.member_description(member, role))
+            .collect()
+    }
+
+    fn member_description(&self, member: &Voter, role: MemberRole) -> MemberDescription {
+        let id = RaftId(member.raft_id);
+        let (mut log_end, mut heard_ms_ago) = (None, None);
+        if let Some(raft) = self.member.get() {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            if id == metrics.id {
+                let last = metrics
+                    .last_log_index
+                    .and_then(|last| i64::try_from(last).ok());
+                log_end = last.map(|last| Offset(last).plus(1));
+            } else {
+                let matched = metrics.replication.as_ref().and_then(|all| all.get(&id));
+                let matched = matched.and_then(Option::as_ref);
+                log_end = matched.map(|matched| offset_of(matched).plus(1));
+                let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&id));
+                heard_ms_ago = heard
+                    .and_then(Option::as_ref)
+                    .and_then(|heard| u64::try_from(heard.elapsed().as_millis()).ok());
+            }
+        }
+        MemberDescription {
+            broker_id: member.broker,
+            raft_id: member.raft_id,
+            role,
+            log_end,
+            heard_ms_ago,
+        }
+    }
+
+    fn broker(&self, image: &Image, broker: &Broker) -> BrokerDescription {
+        let registration = &broker.registration;
+        let id = registration.broker;
+        let lease = self.lessor.of(id);
+        BrokerDescription {
+            id,
+            epoch: broker.epoch,
+            host: registration.host.clone(),
+            port: registration.port,
+            rack: registration.rack.clone(),
+            software: registration.software.clone(),
+            state: match broker.state {
+                BrokerState::Active => TheirState::Active,
+                BrokerState::Fenced => TheirState::Fenced,
+                BrokerState::Stopping => TheirState::Stopping,
+            },
+            lease_ms: lease.and_then(|(left, _)| u64::try_from(left.as_millis()).ok()),
+            applied: lease.and_then(|(_, applied)| applied),
+            leads: count(image.led_count(id)),
+            keeps: count(image.kept_count(id)),
+        }
+    }
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,450 @@
+//! The controller's half of liveness: it holds leases, and fences who is silent.
+//!
+//! *Patterns: lease, heartbeat.* The driver around `strandline_core::leases`: it keeps the time,
+//! looks every so often, and proposes what is due. A new controller gives everybody a whole session
+//! and calls on everybody at once: where nobody listens any more, nobody is waited for. A broker
+//! that is alone in its cluster holds no leases, and is not woken up.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use parking_lot::Mutex;
+use strandline_client::{ClientError, connection::Connection};
+use strandline_core::{
+    leases::{Heartbeat, IsFenced, Leases, SESSION},
+    metadata::{BrokerState, Command, Image},
+};
+use strandline_protocol::{
+    BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset,
+    messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, Failure, Purpose},
+};
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    MetadataLog,
+    peers::{PeerError, Peers},
+};
+
+/// How often leases are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A look that comes so much too late tells that this process stood still: whoever was silent was
+/// perhaps not heard.
+const PAUSED: Duration = Duration::from_millis(500);
+
+/// What became of this process since the last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Process {
+    Ran,
+    StoodStill,
+}
+
+/// How long a new controller waits for everybody whom it calls on.
+const CALL_PATIENCE: Duration = Duration::from_millis(500);
+
+/// See the module.
+pub(super) struct Lessor {
+    base: Instant,
+    tenure: Mutex<Option<Tenure>>,
+    /// Leadership is handed over.
+    abdicated: AtomicBool,
+    /// Something is due before the next look.
+    news: Notify,
+}
+
+/// The leases of one term.
+struct Tenure {
+    term: LeaderEpoch,
+    leases: Leases,
+    /// Whether everybody was called on once, and who is gone is fenced.
+    settled: bool,
+    /// As of which version a broker was first seen to be fenced, or has begun to stop.
+    fenced_at: BTreeMap<BrokerId, Offset>,
+    stopping_at: BTreeMap<BrokerId, Offset>,
+    wishes: BTreeSet<Wish>,
+    visits: BTreeMap<BrokerId, Visit>,
+}
+
+/// What is to be proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wish {
+    Fence(BrokerId, BrokerEpoch),
+    Unfence(BrokerId, BrokerEpoch),
+    Stop(BrokerId, BrokerEpoch),
+}
+
+/// How the controller looks after one broker.
+enum Visit {
+    Calling,
+    Connected(Connection),
+    Failed(Duration),
+}
+
+impl Lessor {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            base: Instant::now(),
+            tenure: Mutex::new(None),
+            abdicated: AtomicBool::new(false),
+            news: Notify::new(),
+        })
+    }
+
+    fn now(&self) -> Duration {
+        self.base.elapsed()
+    }
+
+    /// The brokers that are alive, as the controller of `term` knows; none before it has taken
+    /// over and called on everybody.
+    pub(super) fn held(&self, term: LeaderEpoch) -> Option<BTreeSet<BrokerId>> {
+        let tenure = self.tenure.lock();
+        let tenure = tenure
+            .as_ref()
+            .filter(|tenure| tenure.term == term && tenure.settled)?;
+        Some(tenure.leases.held(self.now()))
+    }
+
+    /// What is left of the lease of a broker, and up to where it follows the metadata log.
+    pub(super) fn of(&self, broker: BrokerId) -> Option<(Duration, Option<Offset>)> {
+        let tenure = self.tenure.lock();
+        tenure.as_ref()?.leases.of(broker, self.now())
+    }
+
+    fn heartbeat(
+        &self,
+        request: &BrokerHeartbeatRequest,
+        image: &Image,
+    ) -> Result<BrokerHeartbeatResponse, Failure> {
+        let (broker, epoch, now) = (request.broker_id, request.broker_epoch, self.now());
+        let mut tenure = self.tenure.lock();
+        let tenure = tenure.as_mut().ok_or_else(|| {
+            Failure::new(
+                ErrorCode::NOT_CONTROLLER,
+                "this broker is not the controller, or has just become it: retry",
+            )
+        })?;
+        let granted = tenure
+            .leases
+            .heartbeat(broker, epoch, request.applied, now)?;
+        let fenced = granted == Heartbeat::Fenced;
+        let known = image.broker(broker).filter(|known| known.epoch == epoch);
+        let state = known.map(|known| known.state);
+        if fenced && state == Some(BrokerState::Fenced) && !request.stopping {
+            // It follows its fencing: what it led before, it knows to be others'.
+            let since = *tenure.fenced_at.entry(broker).or_insert(image.version());
+            if request.applied >= since {
+                tenure.wishes.insert(Wish::Unfence(broker, epoch));
+                self.news.notify_one();
+            }
+        }
+        let mut may_stop = false;
+        if request.stopping {
+            match tenure.stopping_at.get(&broker) {
+                Some(at) => {
+                    let applied = tenure.leases.applied_by_others(broker, now);
+                    may_stop = applied.is_some_and(|applied| applied >= *at);
+                }
+                None => {
+                    tenure.wishes.insert(Wish::Stop(broker, epoch));
+                    self.news.notify_one();
+                }
+            }
+        }
+        Ok(BrokerHeartbeatResponse {
+            controller_epoch: tenure.term,
+            session_ms: u32::try_from(SESSION.as_millis()).unwrap_or(u32::MAX),
+            fenced,
+            may_stop,
+        })
+    }
+
+    /// A sign of life of who registers, and cannot send heartbeats before it knows the controller.
+    pub(super) fn seen(&self, broker: BrokerId, epoch: BrokerEpoch) {
+        if let Some(tenure) = self.tenure.lock().as_mut() {
+            // Who is not known yet is so at the next look, with a whole session.
+            let _ = tenure
+                .leases
+                .heartbeat(broker, epoch, Offset(-1), self.now());
+        }
+    }
+
+    /// Leadership is handed over, for good in this process: nothing is granted any more.
+    pub(super) fn abdicate(&self) {
+        self.abdicated.store(true, Ordering::Release);
+        self.end();
+    }
+
+    fn end(&self) {
+        *self.tenure.lock() = None;
+    }
+
+    /// Everybody was called on.
+    fn settle(&self) {
+        if let Some(tenure) = self.tenure.lock().as_mut() {
+            tenure.settled = true;
+        }
+    }
+
+    /// Whether the controller of `term` has to take over.
+    fn is_new(&self, term: LeaderEpoch) -> bool {
+        self.tenure
+            .lock()
+            .as_ref()
+            .is_none_or(|tenure| tenure.term != term)
+    }
+
+    fn take_over(&self, term: LeaderEpoch, image: &Image) {
+        let brokers = image.brokers().map(|broker| {
+            let id = broker.registration.broker;
+            (id, broker.epoch, is_fenced(broker.state))
+        });
+        let leases = Leases::taken_over(brokers, SESSION, self.now());
+        *self.tenure.lock() = Some(Tenure {
+            term,
+            leases,
+            settled: false,
+            fenced_at: BTreeMap::new(),
+            stopping_at: BTreeMap::new(),
+            wishes: BTreeSet::new(),
+            visits: BTreeMap::new(),
+        });
+    }
+
+    /// Brings the leases in step with what is committed, and tells what is to be proposed next.
+    fn next_wish(&self, image: &Image) -> Option<Wish> {
+        let now = self.now();
+        let mut tenure = self.tenure.lock();
+        let tenure = tenure.as_mut()?;
+        for broker in image.brokers() {
+            let (id, epoch) = (broker.registration.broker, broker.epoch);
+            tenure
+                .leases
+                .registered(id, epoch, is_fenced(broker.state), now);
+            if broker.state == BrokerState::Fenced {
+                tenure.leases.fenced(id, epoch);
+            } else {
+                tenure.fenced_at.remove(&id);
+            }
+        }
+        if let Some(expired) = tenure.leases.expired(now) {
+            return Some(Wish::Fence(expired.broker, expired.epoch));
+        }
+        tenure.wishes.pop_first()
+    }
+
+    /// A proposal is committed; the image that reflects it has `version`.
+    fn done(&self, wish: Wish, version: Offset) {
+        let now = self.now();
+        let mut tenure = self.tenure.lock();
+        let Some(tenure) = tenure.as_mut() else {
+            return;
+        };
+        match wish {
+            Wish::Fence(broker, epoch) => {
+                tenure.leases.fenced(broker, epoch);
+                tenure.fenced_at.insert(broker, version);
+            }
+            Wish::Unfence(broker, epoch) => {
+                tenure.leases.unfenced(broker, epoch, now);
+                tenure.fenced_at.remove(&broker);
+            }
+            Wish::Stop(broker, _) => {
+                tenure.stopping_at.insert(broker, version);
+            }
+        }
+    }
+
+    /// Whom to call on now: brokers that are not connected to.
+    fn to_visit(&self, image: &Image, me: BrokerId) -> Vec<(BrokerId, BrokerEpoch)> {
+        let now = self.now();
+        let mut tenure = self.tenure.lock();
+        let Some(tenure) = tenure.as_mut() else {
+            return Vec::new();
+        };
+        let mut due = Vec::new();
+        for broker in image
+            .brokers()
+            .filter(|broker| broker.state != BrokerState::Fenced)
+        {
+            let id = broker.registration.broker;
+            let rests = match tenure.visits.get(&id) {
+                None => false,
+                Some(Visit::Calling) => true,
+                Some(Visit::Connected(connection)) => !connection.is_closed(),
+                Some(Visit::Failed(at)) => now < at.saturating_add(LOOK_EVERY),
+            };
+            if id != me && !rests {
+                tenure.visits.insert(id, Visit::Calling);
+                due.push((id, broker.epoch));
+            }
+        }
+        due
+    }
+
+    /// How a call has ended.
+    fn visited(
+        &self,
+        broker: BrokerId,
+        epoch: BrokerEpoch,
+        outcome: Result<Connection, PeerError>,
+    ) {
+        let now = self.now();
+        let mut tenure = self.tenure.lock();
+        let Some(tenure) = tenure.as_mut() else {
+            return;
+        };
+        let visit = match outcome {
+            Ok(connection) => Visit::Connected(connection),
+            Err(error) => {
+                if is_refused(&error) {
+                    tenure.leases.connection_refused(broker, epoch, now);
+                    self.news.notify_one();
+                }
+                Visit::Failed(now)
+            }
+        };
+        tenure.visits.insert(broker, visit);
+    }
+}
+
+fn is_fenced(state: BrokerState) -> IsFenced {
+    match state {
+        BrokerState::Fenced => IsFenced::Yes,
+        BrokerState::Active | BrokerState::Stopping => IsFenced::No,
+    }
+}
+
+/// Whether the machine answered that nobody listens there.
+fn is_refused(error: &PeerError) -> bool {
+    matches!(
+        error,
+        PeerError::Client(ClientError::Unreachable { reason, .. }) if reason == "connection refused"
+    )
+}
+
+/// Whether the cluster of `image` has one broker, to which nobody owes anything.
+pub(super) fn is_alone(image: &Image) -> bool {
+    let members = image
+        .membership()
+        .map_or(0, |known| known.members().count());
+    image.brokers().count() <= 1 && members <= 1
+}
+
+impl MetadataLog {
+    /// Takes the heartbeat of a broker.
+    ///
+    /// # Errors
+    /// `NOT_CONTROLLER`; what [`Leases::heartbeat`] refuses.
+    pub fn heartbeat(
+        &self,
+        request: &BrokerHeartbeatRequest,
+    ) -> Result<BrokerHeartbeatResponse, Failure> {
+        for directory in &request.offline {
+            self.controller.lock().directory_failed(*directory);
+        }
+        if !self.has_quorum() {
+            return Err(Failure::new(
+                ErrorCode::NOT_CONTROLLER,
+                "this broker is not the controller, or has not heard of a majority: retry",
+            ));
+        }
+        self.lessor.heartbeat(request, &self.image())
+    }
+
+    /// Holds the leases while this broker is the controller. Runs for as long as the quorum does.
+    pub async fn keep_leases(self) {
+        let Some(peers) = self.peers.clone() else {
+            return;
+        };
+        let raft = self.member().await;
+        let (mut images, mut metrics) = (self.watch(), raft.server_metrics());
+        let mut process = Process::Ran;
+        loop {
+            let alone = {
+                let image = images.borrow_and_update();
+                is_alone(&image)
+            };
+            drop(metrics.borrow_and_update());
+            let leads = self.leads_settled(&raft);
+            let may_lead = !alone && !self.lessor.abdicated.load(Ordering::Acquire);
+            match leads.filter(|_| may_lead) {
+                Some(term) => self.look(term, &peers, process).await,
+                None => self.lessor.end(),
+            }
+            let before = Instant::now();
+            tokio::select! {
+                changed = images.changed() => if changed.is_err() {
+                    return;
+                },
+                changed = metrics.changed() => if changed.is_err() {
+                    return;
+                },
+                () = self.lessor.news.notified() => {}
+                () = sleep(LOOK_EVERY), if leads.is_some() && !alone => {}
+            }
+            process = if leads.is_some() && before.elapsed() > LOOK_EVERY + PAUSED {
+                Process::StoodStill
+            } else {
+                Process::Ran
+            };
+        }
+    }
+
+    async fn look(&self, term: LeaderEpoch, peers: &Peers, process: Process) {
+        let is_new = self.lessor.is_new(term);
+        if is_new || process == Process::StoodStill {
+            self.lessor.take_over(term, &self.image());
+        }
+        if is_new {
+            tracing::info!(%term, "this broker is the controller");
+            // What the controller before has left undone.
+            if let Err(failure) = self.propose_here(Command::ElectLeaders).await {
+                tracing::debug!("elections are not finished: {}", failure.message);
+            }
+        }
+        let mut calls = JoinSet::new();
+        for (broker, epoch) in self.lessor.to_visit(&self.image(), peers.me().broker) {
+            let (peers, lessor) = (peers.clone(), Arc::clone(&self.lessor));
+            calls.spawn(async move {
+                let outcome = peers.connection(broker, None, Purpose::Control).await;
+                lessor.visited(broker, epoch, outcome);
+            });
+        }
+        if is_new {
+            // Who died with the controller before is noticed before anything is placed on it.
+            let all = async { while calls.join_next().await.is_some() {} };
+            let _ = timeout(CALL_PATIENCE, all).await;
+        }
+        calls.detach_all();
+        while let Some(wish) = self.lessor.next_wish(&self.image()) {
+            let command = match wish {
+                Wish::Fence(broker, epoch) => Command::FenceBroker { broker, epoch },
+                Wish::Unfence(broker, epoch) => Command::UnfenceBroker { broker, epoch },
+                Wish::Stop(broker, epoch) => Command::StopBroker { broker, epoch },
+            };
+            match self.propose_here(command).await {
+                Ok(_) => {
+                    tracing::info!("{wish:?} is done");
+                    self.lessor.done(wish, self.image().version());
+                }
+                Err(failure) => {
+                    tracing::debug!("{wish:?} is not done: {}", failure.message);
+                    // Looked at again later; a wish comes back with the next heartbeat.
+                    return;
+                }
+            }
+        }
+        self.lessor.settle();
+    }
+}

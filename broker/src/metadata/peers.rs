@@ -1,0 +1,255 @@
+//! The other brokers: where they are, and the connections to them.
+//!
+//! *Patterns: single-socket channel, state watch.* Each pair of brokers holds one connection per
+//! purpose, so that no heartbeat queues behind a snapshot. Where a broker is, its newest
+//! registration tells; until that is known, an older one or its own `Hello` is a hint. Who answers
+//! is checked: a wiped disk, or another broker under an old address, is not who is meant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use strandline_client::{ClientError, ClientOptions, connection::Connection};
+use strandline_core::metadata::{Image, Registration};
+use strandline_protocol::{
+    BrokerEpoch, BrokerId, ClusterId,
+    messages::{Peer, Purpose},
+};
+
+use crate::settings::Address;
+
+/// How long a peer may take to accept a connection and to say who it is.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a peer may leave a request unanswered before its connection counts as broken. Above
+/// what a slow disk takes for a sync.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who this broker is to its peers.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its number.
+    pub broker: BrokerId,
+    /// The random Raft id of its first data directory.
+    pub raft_id: u64,
+    /// Where others reach it.
+    pub address: Address,
+}
+
+/// See the module. Clones are handles of the same.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    me: Identity,
+    /// Where to ask when nothing else is known.
+    bootstrap: Vec<Address>,
+    book: Mutex<BTreeMap<BrokerId, Entry>>,
+    links: Mutex<BTreeMap<(Address, Purpose), Arc<Link>>>,
+}
+
+/// What is known of where a broker is.
+#[derive(Clone, Debug)]
+struct Entry {
+    address: Address,
+    /// Of the newest registration that was looked at.
+    epoch: BrokerEpoch,
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    open: tokio::sync::Mutex<Option<Connection>>,
+}
+
+/// Why a peer cannot be asked. Nothing has reached it.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// It has never registered, as far as is known here.
+    #[error("the address of broker {0} is not known")]
+    NoAddress(BrokerId),
+    /// It does not answer, or refuses.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Somebody else answers.
+    #[error("{address} is broker {found} with Raft id {found_raft}, not {wanted}")]
+    SomebodyElse {
+        /// Where.
+        address: Address,
+        /// Who.
+        found: BrokerId,
+        /// Its Raft id.
+        found_raft: String,
+        /// Who was meant.
+        wanted: String,
+    },
+}
+
+impl Peers {
+    /// Nobody is known but who answers at `bootstrap`.
+    #[must_use]
+    pub fn new(me: Identity, bootstrap: Vec<Address>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                me,
+                bootstrap,
+                book: Mutex::default(),
+                links: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Who this broker is.
+    #[must_use]
+    pub fn me(&self) -> &Identity {
+        &self.shared.me
+    }
+
+    /// A broker has said itself where it is.
+    pub fn heard_of(&self, peer: &Peer) {
+        if peer.broker_id == self.shared.me.broker {
+            return;
+        }
+        let address = Address {
+            host: peer.host.clone(),
+            port: peer.port,
+        };
+        let mut book = self.shared.book.lock();
+        let epoch = book
+            .get(&peer.broker_id)
+            .map_or(BrokerEpoch(-1), |entry| entry.epoch);
+        book.insert(peer.broker_id, Entry { address, epoch });
+    }
+
+    /// A registration in the log, committed or not: the newest of a broker counts.
+    pub fn registered(&self, registration: &Registration, epoch: BrokerEpoch) {
+        if registration.broker == self.shared.me.broker {
+            return;
+        }
+        let mut book = self.shared.book.lock();
+        let known = book.get(&registration.broker);
+        if known.is_some_and(|known| known.epoch >= epoch) {
+            return;
+        }
+        let address = Address {
+            host: registration.host.clone(),
+            port: registration.port,
+        };
+        book.insert(registration.broker, Entry { address, epoch });
+    }
+
+    /// All that an image tells.
+    pub fn follow(&self, image: &Image) {
+        for broker in image.brokers() {
+            self.registered(&broker.registration, broker.epoch);
+        }
+    }
+
+    /// Where a broker is.
+    #[must_use]
+    pub fn address(&self, broker: BrokerId) -> Option<Address> {
+        let book = self.shared.book.lock();
+        book.get(&broker).map(|entry| entry.address.clone())
+    }
+
+    /// Everywhere where somebody of the cluster may answer: known brokers, then the bootstrap
+    /// addresses. Not this broker's own.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Address> {
+        let mut seen = BTreeSet::from([self.shared.me.address.clone()]);
+        let book = self.shared.book.lock();
+        let known = book.values().map(|entry| entry.address.clone());
+        known
+            .chain(self.shared.bootstrap.iter().cloned())
+            .filter(|address| seen.insert(address.clone()))
+            .collect()
+    }
+
+    /// A connection to `broker`. With `raft_id`, only if that directory answers.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`PeerError`]: nothing has been asked.
+    pub async fn connection(
+        &self,
+        broker: BrokerId,
+        raft_id: Option<u64>,
+        purpose: Purpose,
+    ) -> Result<Connection, PeerError> {
+        let address = self.address(broker).ok_or(PeerError::NoAddress(broker))?;
+        let connection = self.connection_to(&address, purpose).await?;
+        let hello = connection.hello();
+        let is_wanted =
+            hello.broker_id == broker && raft_id.is_none_or(|wanted| hello.raft_id == Some(wanted));
+        if is_wanted {
+            return Ok(connection);
+        }
+        Err(PeerError::SomebodyElse {
+            address,
+            found: hello.broker_id,
+            found_raft: hello.raft_id.map_or("none".to_owned(), |id| id.to_string()),
+            wanted: match raft_id {
+                Some(raft_id) => format!("broker {broker} with Raft id {raft_id}"),
+                None => format!("broker {broker}"),
+            },
+        })
+    }
+
+    /// A connection to whoever of this cluster answers at `address`.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`PeerError`]: nothing has been asked.
+    pub async fn connection_to(
+        &self,
+        address: &Address,
+        purpose: Purpose,
+    ) -> Result<Connection, PeerError> {
+        let key = (address.clone(), purpose);
+        let link = Arc::clone(self.shared.links.lock().entry(key).or_default());
+        let mut open = link.open.lock().await;
+        if let Some(connection) = open.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        *open = None;
+        let me = &self.shared.me;
+        let options = ClientOptions {
+            client_id: format!("broker-{}", me.broker),
+            connect_timeout: CONNECT_TIMEOUT,
+            request_timeout: REQUEST_TIMEOUT,
+            cluster_id: Some(me.cluster),
+            ..ClientOptions::default()
+        };
+        let peer = Peer {
+            broker_id: me.broker,
+            raft_id: me.raft_id,
+            host: me.address.host.clone(),
+            port: me.address.port,
+            purpose,
+        };
+        let connection = Connection::open_as_peer(&address.to_string(), &options, peer).await?;
+        *open = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Ends every connection.
+    pub fn close(&self) {
+        self.shared.links.lock().clear();
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "broker {} at {}", self.broker, self.address)
+    }
+}

@@ -1,0 +1,124 @@
+//! The membership task: the controller makes voters of the brokers that have registered.
+//!
+//! *Pattern: majority quorum.* What comes next is decided from a plain view of the group; this is
+//! its driver. Only the leader acts, one step at a time, and a step that fails is decided anew. A
+//! group of one that nobody has joined is left alone, and costs nothing.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use openraft::{ChangeMembers, ServerState, async_runtime::watch::WatchReceiver as _};
+use strandline_core::metadata::{
+    Image, Voter,
+    quorum_plan::{self, Liveness, Peer, Progress, Settled, Situation, Step},
+};
+use strandline_protocol::LeaderEpoch;
+use strandline_storage::directory::RaftId;
+use tokio::time::{sleep, timeout};
+
+use super::{
+    super::lessor::{Lessor, is_alone},
+    Raft,
+    machine::Public,
+    types::core_membership,
+};
+
+/// How often the view is looked at while somebody else is in the group.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How far behind a learner may be and still count as caught up, in entries.
+const LAG_MAX: u64 = 100;
+
+/// How long a step may take before it is decided anew.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs for as long as the group does.
+pub(in crate::metadata) async fn keep_members(raft: Raft, public: Public, lessor: Arc<Lessor>) {
+    let (mut images, mut metrics) = (public.watch(), raft.server_metrics());
+    images.mark_changed();
+    loop {
+        let image = Arc::clone(&images.borrow_and_update());
+        drop(metrics.borrow_and_update());
+        let alone = is_alone(&image);
+        if let Some(step) = next_step(&raft, &image, &lessor) {
+            take(&raft, step).await;
+        }
+        tokio::select! {
+            changed = images.changed() => if changed.is_err() {
+                return;
+            },
+            changed = metrics.changed() => if changed.is_err() {
+                return;
+            },
+            () = sleep(LOOK_EVERY), if !alone => {}
+        }
+    }
+}
+
+/// What the leader does next; nothing on everybody else.
+fn next_step(raft: &Raft, image: &Image, lessor: &Lessor) -> Option<Step> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let term = LeaderEpoch(metrics.current_term);
+    if metrics.state != ServerState::Leader || image.term() != term {
+        return None;
+    }
+    let alive = lessor.held(term)?;
+    let settled = metrics.membership_config == metrics.committed_membership_config;
+    let membership = metrics.membership_config.membership();
+    let membership = core_membership(image.cluster(), membership).ok()?;
+    let last = metrics.last_log_index.unwrap_or_default();
+    let behind = |raft_id: u64| {
+        let matched = metrics.replication.as_ref()?.get(&RaftId(raft_id));
+        let matched = matched?.as_ref().map(openraft::LogId::index)?;
+        Some(last.saturating_sub(matched))
+    };
+    let peers = image.brokers().map(|broker| {
+        let registration = &broker.registration;
+        let is_me = registration.raft_id == Some(metrics.id.0);
+        let lag = registration.raft_id.and_then(behind);
+        Peer {
+            broker: registration.broker,
+            raft_id: registration.raft_id,
+            liveness: if is_me || alive.contains(&registration.broker) {
+                Liveness::Alive
+            } else {
+                Liveness::Silent
+            },
+            progress: if is_me || lag.is_some_and(|lag| lag <= LAG_MAX) {
+                Progress::CaughtUp
+            } else {
+                Progress::Behind
+            },
+        }
+    });
+    let peers: Vec<Peer> = peers.collect();
+    let situation = Situation {
+        membership: &membership,
+        settled: if settled { Settled::Yes } else { Settled::No },
+        peers: &peers,
+        wanted: image.wanted_voters(),
+    };
+    quorum_plan::next_step(&situation)
+}
+
+async fn take(raft: &Raft, step: Step) {
+    tracing::info!("the metadata quorum changes: {step:?}");
+    let node = |voter: &Voter| (RaftId(voter.raft_id), voter.broker);
+    let (change, retain) = match step {
+        Step::AddLearner(learner) => (ChangeMembers::AddNodes([node(&learner)].into()), true),
+        Step::ChangeVoters(voters) => {
+            let voters: BTreeSet<RaftId> =
+                voters.iter().map(|voter| RaftId(voter.raft_id)).collect();
+            (ChangeMembers::ReplaceAllVoters(voters), false)
+        }
+        Step::RemoveLearner(learner) => {
+            let gone = [RaftId(learner.raft_id)].into();
+            (ChangeMembers::RemoveNodes(gone), true)
+        }
+    };
+    match timeout(STEP_TIMEOUT, raft.change_membership(change, retain)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!("a change of the metadata quorum failed: {error}"),
+        Err(_) => tracing::warn!("a change of the metadata quorum takes longer than it should"),
+    }
+}

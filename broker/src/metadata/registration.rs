@@ -1,0 +1,289 @@
+//! A broker makes its start known, by whatever way leads to the controller.
+//!
+//! *Pattern: generation clock.* Who is a member asks the controller; who is not, or has not heard
+//! of one yet, asks anybody it knows, and that one passes it on. Asking again is harmless: the same
+//! start gets the same epoch.
+
+use std::{sync::Arc, time::Duration};
+
+use strandline_core::metadata::{BrokerState, Command, Image, Registration};
+use strandline_protocol::{
+    BrokerEpoch, BrokerId, ErrorCode,
+    messages::{Failure, Purpose, RegisterBrokerRequest, RegisterBrokerResponse},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    MetadataLog,
+    forward::{Attempt, PAUSE, attempt_at, no_way},
+    member::ControllerAt,
+};
+
+/// How long a broker that passes a registration on looks for the controller: the one that registers
+/// tries again by itself.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often a start that waits tells what for.
+const TELL_EVERY: Duration = Duration::from_secs(3);
+
+/// How often a broker shows that it lives before it knows the controller: before a lease is over.
+const SIGN_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a start waits for the lease of another one under the same number: several leases.
+const DUPLICATE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a start that waits has told.
+struct Told {
+    since: Instant,
+    next: Instant,
+}
+
+impl Told {
+    fn new() -> Self {
+        let since = Instant::now();
+        Self {
+            since,
+            next: since + TELL_EVERY,
+        }
+    }
+
+    fn waits_for(&mut self, what: &str, why: &str) {
+        let now = Instant::now();
+        if now >= self.next {
+            self.next = now + TELL_EVERY;
+            let waited_s = now.duration_since(self.since).as_secs();
+            tracing::warn!(waited_s, "waiting for {what}: {why}");
+        }
+    }
+}
+
+/// Whether a request may be passed on to the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassOn {
+    /// It comes from whom it is about.
+    Allowed,
+    /// It was passed on already.
+    Forbidden,
+}
+
+impl MetadataLog {
+    /// Registers a broker that asks this one: here, or by passing it on to the controller.
+    ///
+    /// # Errors
+    /// As [`MetadataLog::propose`], but sooner: the broker asks again.
+    pub async fn register_for(
+        &self,
+        request: &RegisterBrokerRequest,
+        may_pass_on: PassOn,
+    ) -> Result<RegisterBrokerResponse, Failure> {
+        let deadline = Instant::now() + REGISTRATION_PATIENCE;
+        loop {
+            let refused = match (self.controller(), &self.peers, may_pass_on) {
+                (ControllerAt::Broker { broker, raft_id }, Some(peers), PassOn::Allowed) => {
+                    let purpose = Purpose::Control;
+                    match peers.connection(broker, Some(raft_id), purpose).await {
+                        Ok(connection) => match attempt_at(&connection, request).await {
+                            Attempt::Done((response, _)) => return Ok(response),
+                            Attempt::Refused(failure) => return Err(failure),
+                            Attempt::Again(failure) => failure,
+                            Attempt::Unknown(reason) => {
+                                Failure::new(ErrorCode::NOT_CONTROLLER, reason)
+                            }
+                        },
+                        Err(error) => no_way(broker, &error),
+                    }
+                }
+                _ => {
+                    let command = Command::RegisterBroker(registration_of(request));
+                    match self.propose_here(command).await {
+                        Ok(_) => {
+                            let epoch = self.epoch_of(request.broker_id);
+                            self.lessor.seen(request.broker_id, epoch);
+                            return Ok(RegisterBrokerResponse {
+                                cluster_id: self.image().cluster(),
+                                broker_epoch: epoch,
+                            });
+                        }
+                        Err(failure) if failure.error == ErrorCode::NOT_CONTROLLER => failure,
+                        Err(failure) => return Err(failure),
+                    }
+                }
+            };
+            if may_pass_on == PassOn::Forbidden || Instant::now() + PAUSE >= deadline {
+                return Err(refused);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Makes this start of the broker known, and returns its epoch once the image reflects it.
+    /// Every partition that it leads has a new leader epoch afterwards. Where others are needed,
+    /// this waits for them for as long as it takes, and tells every few seconds what is missing.
+    ///
+    /// Cancel safe in that nothing breaks; but the broker may be registered all the same.
+    ///
+    /// # Errors
+    /// What the controller refuses.
+    pub async fn register(&self, registration: Registration) -> Result<BrokerEpoch, Failure> {
+        let broker = registration.broker;
+        let mut told = Told::new();
+        let epoch = loop {
+            match self.try_register(&registration).await {
+                Ok(epoch) => break epoch,
+                Err(failure)
+                    if failure.error == ErrorCode::NOT_CONTROLLER && self.peers.is_some() =>
+                {
+                    told.waits_for("the controller, to register with it", &failure.message);
+                }
+                Err(failure) if failure.error == ErrorCode::DUPLICATE_BROKER_REGISTRATION => {
+                    // Whoever had the number may be gone; its lease tells, if it is waited for.
+                    if told.since.elapsed() > DUPLICATE_PATIENCE {
+                        return Err(failure);
+                    }
+                    told.waits_for("the lease of the last start to end", &failure.message);
+                }
+                Err(failure) => return Err(failure),
+            }
+            sleep(PAUSE).await;
+        };
+        self.own.registered(epoch);
+        let mut images = self.watch();
+        let is_there = |image: &Arc<Image>| {
+            image
+                .broker(broker)
+                .is_some_and(|known| known.epoch >= epoch)
+        };
+        while timeout(SIGN_EVERY, images.wait_for(is_there))
+            .await
+            .is_err()
+        {
+            told.waits_for(
+                "the controller, to send the metadata",
+                &format!(
+                    "registered at offset {epoch}, the metadata is known up to {}",
+                    self.image().version()
+                ),
+            );
+            // Who is not heard of is not made a member. Heartbeats need to know the controller,
+            // which it is as a member that one hears of.
+            let _ = self.try_register(&registration).await;
+        }
+        Ok(epoch)
+    }
+
+    /// Waits until the controller has let this broker take part, which heartbeats bring about; at
+    /// once for a broker that is alone. Tells every few seconds what is missing. Cancel safe.
+    pub async fn taking_part(&self, broker: BrokerId) {
+        let mut told = Told::new();
+        let mut images = self.watch();
+        let takes_part = |image: &Arc<Image>| {
+            image
+                .broker(broker)
+                .is_some_and(|known| known.state != BrokerState::Fenced)
+        };
+        while timeout(TELL_EVERY, images.wait_for(takes_part))
+            .await
+            .is_err()
+        {
+            told.waits_for(
+                "the controller, to let this broker take part",
+                &format!("{:?} is known of it", self.controller()),
+            );
+        }
+    }
+
+    /// Makes this start known, by whatever way leads to the controller, once.
+    ///
+    /// # Errors
+    /// `NOT_CONTROLLER` if another attempt may help.
+    pub(super) async fn try_register(
+        &self,
+        registration: &Registration,
+    ) -> Result<BrokerEpoch, Failure> {
+        let here = match self.controller() {
+            ControllerAt::Broker { broker, raft_id } if self.peers.is_some() => {
+                return self.register_at(broker, raft_id, registration).await;
+            }
+            _ => {
+                self.propose_here(Command::RegisterBroker(registration.clone()))
+                    .await
+            }
+        };
+        let mut refused = match here {
+            Ok(_) => return Ok(self.epoch_of(registration.broker)),
+            Err(failure) if failure.error == ErrorCode::NOT_CONTROLLER => failure,
+            Err(failure) => return Err(failure),
+        };
+        let Some(peers) = &self.peers else {
+            return Err(refused);
+        };
+        let request = self.registration_request(registration);
+        for address in peers.addresses() {
+            refused = match peers.connection_to(&address, Purpose::Control).await {
+                Ok(connection) => match attempt_at(&connection, &request).await {
+                    Attempt::Done((response, _)) => return Ok(response.broker_epoch),
+                    Attempt::Refused(failure) => return Err(failure),
+                    Attempt::Again(failure) => failure,
+                    Attempt::Unknown(reason) => Failure::new(ErrorCode::NOT_CONTROLLER, reason),
+                },
+                Err(error) => Failure::new(ErrorCode::NOT_CONTROLLER, error.to_string()),
+            };
+        }
+        Err(refused)
+    }
+
+    async fn register_at(
+        &self,
+        broker: BrokerId,
+        raft_id: u64,
+        registration: &Registration,
+    ) -> Result<BrokerEpoch, Failure> {
+        let again = |reason: String| Failure::new(ErrorCode::NOT_CONTROLLER, reason);
+        let Some(peers) = &self.peers else {
+            return Err(again("this broker runs alone".to_owned()));
+        };
+        let connection = peers
+            .connection(broker, Some(raft_id), Purpose::Control)
+            .await;
+        let connection = connection.map_err(|error| no_way(broker, &error))?;
+        let request = self.registration_request(registration);
+        match attempt_at(&connection, &request).await {
+            Attempt::Done((response, _)) => Ok(response.broker_epoch),
+            Attempt::Refused(failure) | Attempt::Again(failure) => Err(failure),
+            Attempt::Unknown(reason) => Err(again(reason)),
+        }
+    }
+
+    /// The registration as it is sent.
+    pub(super) fn registration_request(
+        &self,
+        registration: &Registration,
+    ) -> RegisterBrokerRequest {
+        RegisterBrokerRequest {
+            cluster_id: self.peers.as_ref().map(|peers| peers.me().cluster),
+            broker_id: registration.broker,
+            incarnation: registration.incarnation,
+            raft_id: registration.raft_id.unwrap_or_default(),
+            host: registration.host.clone(),
+            port: registration.port,
+            rack: registration.rack.clone(),
+            directories: registration.directories.clone(),
+            software: registration.software.clone(),
+            metadata_version_max: registration.metadata_version_max,
+        }
+    }
+}
+
+fn registration_of(request: &RegisterBrokerRequest) -> Registration {
+    Registration {
+        broker: request.broker_id,
+        incarnation: request.incarnation,
+        host: request.host.clone(),
+        port: request.port,
+        rack: request.rack.clone(),
+        directories: request.directories.clone(),
+        raft_id: Some(request.raft_id),
+        software: request.software.clone(),
+        metadata_version_max: request.metadata_version_max,
+    }
+}

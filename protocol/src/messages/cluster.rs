@@ -1,0 +1,266 @@
+//! `RegisterBroker` (18) to `UnregisterBroker` (23): brokers and their controller, and the cluster
+//! as people see it.
+
+use serde::{Deserialize, Serialize};
+
+use super::Request;
+use crate::{
+    api::ApiKey,
+    ids::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, Offset, ProducerId},
+};
+
+/// A broker has started and makes itself known. Any member of the cluster takes it and passes it to
+/// the controller. Who has no copy of the metadata yet is sent one.
+///
+/// *Pattern: generation clock.*
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterBrokerRequest {
+    /// The cluster that it belongs to; none if it wants to join one.
+    #[serde(default)]
+    pub cluster_id: Option<ClusterId>,
+    /// Its number.
+    pub broker_id: BrokerId,
+    /// Drawn at each start.
+    pub incarnation: [u8; 16],
+    /// The random Raft id of its first directory.
+    pub raft_id: u64,
+    /// The host that it advertises.
+    pub host: String,
+    /// The port that it advertises.
+    pub port: u16,
+    /// Its rack, where one is configured.
+    #[serde(default)]
+    pub rack: Option<String>,
+    /// Its data directories, in their configured order.
+    #[serde(deserialize_with = "super::entries::bounded")]
+    pub directories: Vec<DirectoryId>,
+    /// Its software and version, as `name/version`.
+    pub software: String,
+    /// The newest metadata version that it knows.
+    pub metadata_version_max: u16,
+}
+
+impl Request for RegisterBrokerRequest {
+    const API: ApiKey = ApiKey::RegisterBroker;
+    type Response = RegisterBrokerResponse;
+}
+
+/// The broker is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterBrokerResponse {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// Its epoch: the offset of the registration.
+    pub broker_epoch: BrokerEpoch,
+}
+
+/// A broker shows the controller that it lives, and renews its lease by that.
+///
+/// *Patterns: heartbeat, lease.*
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerHeartbeatRequest {
+    /// Its number.
+    pub broker_id: BrokerId,
+    /// Its epoch.
+    pub broker_epoch: BrokerEpoch,
+    /// Up to where it follows the metadata log.
+    pub applied: Offset,
+    /// Whether it wants to stop, once others lead what it leads.
+    #[serde(default)]
+    pub stopping: bool,
+    /// Those of its data directories that have failed.
+    #[serde(default, deserialize_with = "super::entries::bounded")]
+    pub offline: Vec<DirectoryId>,
+}
+
+impl Request for BrokerHeartbeatRequest {
+    const API: ApiKey = ApiKey::BrokerHeartbeat;
+    type Response = BrokerHeartbeatResponse;
+}
+
+/// The lease goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerHeartbeatResponse {
+    /// The term of the controller.
+    pub controller_epoch: LeaderEpoch,
+    /// How long the lease lasts from the moment on at which the heartbeat was sent, in
+    /// milliseconds.
+    pub session_ms: u32,
+    /// Whether the broker is fenced: it leads nothing until it has caught up with the metadata.
+    pub fenced: bool,
+    /// Whether it may stop now.
+    pub may_stop: bool,
+}
+
+/// A broker needs producer ids to hand out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReserveProducerIdsRequest {
+    /// Its number.
+    pub broker_id: BrokerId,
+    /// Its epoch.
+    pub broker_epoch: BrokerEpoch,
+}
+
+impl Request for ReserveProducerIdsRequest {
+    const API: ApiKey = ApiKey::ReserveProducerIds;
+    type Response = ReserveProducerIdsResponse;
+}
+
+/// Producer ids that nobody else hands out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReserveProducerIdsResponse {
+    /// The first one.
+    pub first: ProducerId,
+    /// How many.
+    pub count: u32,
+}
+
+/// Asks for the state of the cluster as the controller sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeClusterRequest {}
+
+impl Request for DescribeClusterRequest {
+    const API: ApiKey = ApiKey::DescribeCluster;
+    type Response = DescribeClusterResponse;
+}
+
+/// What a member of the metadata quorum is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberRole {
+    /// It votes.
+    Voter,
+    /// It follows, and has no vote.
+    Learner,
+}
+
+/// One member of the metadata quorum.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberDescription {
+    /// Its broker.
+    pub broker_id: BrokerId,
+    /// The random Raft id of that broker's first directory.
+    pub raft_id: u64,
+    /// What it is.
+    pub role: MemberRole,
+    /// The end of its metadata log as far as the controller knows; none if it does not.
+    #[serde(default)]
+    pub log_end: Option<Offset>,
+    /// How long ago it was last heard of, in milliseconds; none for who answers, and if it is not
+    /// known.
+    #[serde(default)]
+    pub heard_ms_ago: Option<u64>,
+}
+
+/// Whether a broker takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BrokerState {
+    /// It may lead partitions.
+    Active,
+    /// It was not heard of, or has not caught up with the metadata: it leads nothing.
+    Fenced,
+    /// It is about to stop and gives away what it leads.
+    Stopping,
+}
+
+/// One broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerDescription {
+    /// Its number.
+    pub id: BrokerId,
+    /// Its epoch.
+    pub epoch: BrokerEpoch,
+    /// The host that it advertises.
+    pub host: String,
+    /// The port that it advertises.
+    pub port: u16,
+    /// Its rack, where one is configured.
+    #[serde(default)]
+    pub rack: Option<String>,
+    /// Its software and version, as `name/version`.
+    pub software: String,
+    /// Whether it takes part.
+    pub state: BrokerState,
+    /// What is left of its lease, in milliseconds; none if only the controller knows and did not
+    /// answer.
+    #[serde(default)]
+    pub lease_ms: Option<u64>,
+    /// Up to where it follows the metadata log, as far as is known.
+    #[serde(default)]
+    pub applied: Option<Offset>,
+    /// How many partitions it leads.
+    pub leads: u32,
+    /// How many partitions it keeps.
+    pub keeps: u32,
+}
+
+/// The state of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeClusterResponse {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// Who answers: the controller, or the broker that was asked if there is no controller.
+    pub answered_by: BrokerId,
+    /// The active controller; none while there is none.
+    #[serde(default)]
+    pub controller: Option<BrokerId>,
+    /// Its term.
+    pub controller_epoch: LeaderEpoch,
+    /// What the metadata log may hold.
+    pub metadata_version: u16,
+    /// Up to where who answers follows the metadata log.
+    pub version: Offset,
+    /// The members of the quorum, voters first.
+    pub members: Vec<MemberDescription>,
+    /// Whether a change of the voters is under way.
+    pub voters_changing: bool,
+    /// The brokers, by their numbers.
+    pub brokers: Vec<BrokerDescription>,
+    /// How many topics there are.
+    pub topics: u32,
+    /// How many partitions there are.
+    pub partitions: u32,
+    /// How many of them have no leader.
+    pub partitions_without_leader: u32,
+}
+
+/// Changes who votes in the metadata quorum, all at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeVotersRequest {
+    /// The brokers that shall vote.
+    #[serde(default, deserialize_with = "super::entries::bounded")]
+    pub add: Vec<BrokerId>,
+    /// The brokers that shall vote no more.
+    #[serde(default, deserialize_with = "super::entries::bounded")]
+    pub remove: Vec<BrokerId>,
+}
+
+impl Request for ChangeVotersRequest {
+    const API: ApiKey = ApiKey::ChangeVoters;
+    type Response = ChangeVotersResponse;
+}
+
+/// The change is committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeVotersResponse {
+    /// Who votes now.
+    pub voters: Vec<BrokerId>,
+}
+
+/// Strikes a broker that is gone for good off the cluster. Refused while it keeps partitions, votes
+/// or has a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnregisterBrokerRequest {
+    /// Its number.
+    pub broker_id: BrokerId,
+}
+
+impl Request for UnregisterBrokerRequest {
+    const API: ApiKey = ApiKey::UnregisterBroker;
+    type Response = UnregisterBrokerResponse;
+}
+
+/// The broker is forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnregisterBrokerResponse {}
