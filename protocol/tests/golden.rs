@@ -17,10 +17,11 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use bytes::BytesMut;
 use strandline_protocol::{
-    Offset, Timestamp,
+    ApiKey, BrokerId, ClusterId, Offset, Timestamp,
     batch::{BatchView, Codec, Record, split_batches},
     channel::{Frame, FrameDecoder},
     limits::FRAME_BYTES_MAX_DEFAULT,
+    messages::{HelloRequest, HelloResponse, decode},
 };
 
 fn path(name: &str) -> PathBuf {
@@ -79,6 +80,24 @@ fn every_golden_frame_decodes_and_encodes_to_the_same_bytes() {
             batch.unwrap().check_crc().unwrap();
         }
     }
+}
+
+/// Frames of versions before the cluster, whose `Hello` named neither a peer nor a Raft id and knew
+/// fewer APIs: those who send them must go on to be understood.
+#[test]
+fn frames_from_before_the_cluster_decode() {
+    let frame = |name: &str| {
+        let path = path(&format!("frames-before-cluster/{name}"));
+        decode_frame(&from_hex(&fs::read_to_string(path).unwrap())).message
+    };
+    let asked: HelloRequest = decode(ApiKey::Hello, &frame("00-Hello.request")).unwrap();
+    assert_eq!((asked.client_id.as_str(), asked.peer), ("orders", None));
+    let asked: HelloRequest = decode(ApiKey::Hello, &frame("00-Hello.request-expecting")).unwrap();
+    assert_eq!(asked.cluster_id, Some(ClusterId(*b"cluster id bytes")));
+    assert_eq!(asked.peer, None);
+    let answer: HelloResponse = decode(ApiKey::Hello, &frame("00-Hello.response")).unwrap();
+    assert_eq!((answer.broker_id, answer.raft_id), (BrokerId(1), None));
+    assert_eq!(answer.apis.len(), 14);
 }
 
 #[test]

@@ -12,11 +12,12 @@ mod samples;
 use proptest::{collection::vec, prelude::*};
 use serde::{Deserialize, Serialize};
 use strandline_protocol::{
-    ApiKey, ErrorCode, TopicId,
+    ApiKey, BrokerId, ErrorCode, Offset, TopicId,
     limits::ENTRIES_PER_REQUEST_MAX,
     messages::{
-        Acks, CreateTopicsRequest, DeleteTopicsRequest, Failure, FetchRequest, MetadataRequest,
-        OffsetQuery, ProduceRequest, TopicResult, decode, encode,
+        Acks, BrokerHeartbeatRequest, ChangeVotersRequest, CreateTopicsRequest,
+        DeleteTopicsRequest, Failure, FetchRequest, MetadataRequest, OffsetQuery, ProduceRequest,
+        RegisterBrokerRequest, TopicResult, decode, encode,
     },
 };
 
@@ -117,6 +118,53 @@ fn a_list_of_more_entries_than_allowed_is_refused_before_it_grows() {
         assert!(decode::<FetchRequest>(ApiKey::Fetch, &bytes).is_err());
         assert!(decode::<ProduceRequest>(ApiKey::Produce, &bytes).is_err());
     }
+}
+
+#[test]
+fn lists_of_brokers_and_directories_are_bounded_too() {
+    let change = |count| ChangeVotersRequest {
+        add: vec![BrokerId(1); count],
+        remove: Vec::new(),
+    };
+    let most = encode(&change(ENTRIES_PER_REQUEST_MAX));
+    assert!(decode::<ChangeVotersRequest>(ApiKey::ChangeVoters, &most).is_ok());
+    let more = encode(&change(ENTRIES_PER_REQUEST_MAX + 1));
+    let error = decode::<ChangeVotersRequest>(ApiKey::ChangeVoters, &more).unwrap_err();
+    assert!(error.to_string().contains("10000 entries"), "{error}");
+    for sample in samples::all() {
+        // Whatever array a request holds, one that declares four billion entries is refused.
+        let lists = [
+            &b"\xa3add"[..],
+            b"\xa6remove",
+            b"\xabdirectories",
+            b"\xa7offline",
+        ];
+        for list in lists {
+            let place = sample.message.windows(list.len()).position(|at| at == list);
+            let Some(place) = place.filter(|_| sample.name.contains("request")) else {
+                continue;
+            };
+            let start = &sample.message[..place + list.len()];
+            let bytes = [start, b"\xdd\xff\xff\xff\xff"].concat();
+            let error = (sample.rewrite)(sample.api, &bytes).unwrap_err();
+            assert!(error.contains("10000 entries"), "{}: {error}", sample.name);
+        }
+    }
+}
+
+#[test]
+fn what_a_peer_may_leave_out_is_left_out() {
+    // `{}` is no request to register, and the smallest heartbeat names broker, epoch and offset.
+    assert!(decode::<RegisterBrokerRequest>(ApiKey::RegisterBroker, &[0x80]).is_err());
+    let least = b"\x83\xa9broker_id\x02\xacbroker_epoch\x07\xa7applied\x09";
+    let read: BrokerHeartbeatRequest = decode(ApiKey::BrokerHeartbeat, least).unwrap();
+    assert_eq!((read.broker_id, read.applied), (BrokerId(2), Offset(9)));
+    assert!(!read.stopping && read.offline.is_empty());
+    let empty: ChangeVotersRequest = decode(ApiKey::ChangeVoters, &[0x80]).unwrap();
+    assert!(empty.add.is_empty() && empty.remove.is_empty());
+    // An id that is no number of a directory is refused, and so is one of another length.
+    let short = b"\x81\xabincarnation\x93\x01\x02\x03";
+    assert!(decode::<RegisterBrokerRequest>(ApiKey::RegisterBroker, short).is_err());
 }
 
 #[test]

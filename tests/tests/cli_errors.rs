@@ -225,8 +225,18 @@ fn no_broker_is_there() {
         case("consume t", FAILURE, &says),
         case("offsets t", FAILURE, &says),
         case("bench produce --topic t", FAILURE, &says),
+        case("cluster describe", FAILURE, &says),
+        case("cluster health", USAGE, &says),
+        case("cluster add-voter 2", FAILURE, &says),
     ];
     check(&cases, &address, b"x\n");
+    let several = format!("{address},127.0.0.1:1");
+    let says = [
+        "any of 2 brokers",
+        address.as_str(),
+        "127.0.0.1:1: connection refused",
+    ];
+    check(&[case("cluster health", USAGE, &says)], &several, b"");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod cluster;
 use std::collections::BTreeMap;
 
 use cluster::Cluster;
+use proptest::prelude::{any, proptest};
 use strandline_core::metadata::{
     Command, Image, ImageBuilder, METADATA_VERSION, Registration, SnapshotCounts, SnapshotError,
     SnapshotRecord, limits::ENTRY_BYTES_MAX,
@@ -22,7 +23,8 @@ use strandline_protocol::{
     messages::{CreateTopicsRequest, NewTopic},
 };
 
-fn cluster() -> Cluster {
+/// Three topics, two of them of many partitions.
+fn cluster(wide: i32, exact: i32) -> Cluster {
     let mut cluster = Cluster::founded();
     let registration = Registration {
         broker: BrokerId(1),
@@ -43,8 +45,8 @@ fn cluster() -> Cluster {
     };
     let create = Command::CreateTopics(CreateTopicsRequest {
         topics: vec![
-            topic("wide", 2_500, "flush", "async"),
-            topic("exact", 1_000, "flush", "ack"),
+            topic("wide", wide, "flush", "async"),
+            topic("exact", exact, "flush", "ack"),
             topic("narrow", 1, "retention.ms", "5000"),
         ],
         validate_only: false,
@@ -66,7 +68,7 @@ fn rebuilt(records: impl IntoIterator<Item = SnapshotRecord>) -> Result<Image, S
 
 #[test]
 fn an_image_is_the_same_after_its_snapshot() {
-    let mut cluster = cluster();
+    let mut cluster = cluster(2_500, 1_000);
     let records: Vec<_> = cluster.image.snapshot().collect();
     // A head, a broker, three topics, and their partitions in records of a thousand.
     assert_eq!(records.len(), 1 + 1 + 3 + (3 + 1 + 1));
@@ -108,7 +110,7 @@ fn an_empty_image_has_a_snapshot_too() {
 
 #[test]
 fn parts_that_do_not_fit_are_refused() {
-    let records: Vec<_> = cluster().image.snapshot().collect();
+    let records: Vec<_> = cluster(2_500, 1_000).image.snapshot().collect();
     let without = |at: usize| {
         let mut records = records.clone();
         records.remove(at);
@@ -140,4 +142,19 @@ fn parts_that_do_not_fit_are_refused() {
             .to_string()
             .contains("newer than")
     );
+}
+
+proptest! {
+    #[test]
+    fn no_damaged_snapshot_panics(which in any::<usize>(), at in any::<usize>(), flip in 1_u8..) {
+        let mut records: Vec<_> = cluster(3, 2).image.snapshot().collect();
+        let which = which % records.len();
+        let mut bytes = rmp_serde::to_vec_named(&records[which]).unwrap();
+        let at = at % bytes.len();
+        bytes[at] ^= flip;
+        if let Ok(damaged) = rmp_serde::from_slice(&bytes) {
+            records[which] = damaged;
+            let _ = rebuilt(records);
+        }
+    }
 }

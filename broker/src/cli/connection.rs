@@ -1,6 +1,6 @@
 //! `--bootstrap`, the runtime of a command, and what a client's errors mean to a person.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use clap::Args;
 use strandline_client::{Client, ClientError, ClientOptions, TopicDescription};
@@ -31,8 +31,18 @@ impl ConnectionArguments {
     /// # Errors
     /// If none does.
     pub async fn connect(&self) -> Result<Client, CommandError> {
+        self.connect_within(ClientOptions::default().request_timeout)
+            .await
+    }
+
+    /// As [`ConnectionArguments::connect`], for requests that give up after `timeout`.
+    ///
+    /// # Errors
+    /// If no broker answers.
+    pub async fn connect_within(&self, timeout: Duration) -> Result<Client, CommandError> {
         let options = ClientOptions {
             client_id: "strandline-cli".to_owned(),
+            request_timeout: timeout,
             ..ClientOptions::default()
         };
         Ok(Client::connect(&self.bootstrap, options).await?)
@@ -181,7 +191,24 @@ fn remedy(error: &ClientError) -> Option<&'static str> {
             Some("`strandline offsets` tells where the partitions begin and end")
         }
         ErrorCode::DISK_FULL => Some("make room on the broker's disk; appends then go on"),
-        ErrorCode::OVERLOADED | ErrorCode::SHUTTING_DOWN => Some("try again later"),
+        ErrorCode::OVERLOADED | ErrorCode::SHUTTING_DOWN | ErrorCode::NOT_READY => {
+            Some("try again later")
+        }
+        ErrorCode::VOTERS_CHANGING => {
+            Some("wait until `strandline cluster describe` shows the change done, and try again")
+        }
+        ErrorCode::NOT_CONTROLLER | ErrorCode::LEADER_NOT_AVAILABLE => {
+            Some("`strandline cluster health` tells what is wrong, and what to do")
+        }
+        ErrorCode::NOT_REMOVABLE
+        | ErrorCode::DUPLICATE_VOTER
+        | ErrorCode::VOTER_NOT_FOUND
+        | ErrorCode::BROKER_ID_NOT_REGISTERED => {
+            Some("`strandline cluster describe` shows who votes, lives and keeps what")
+        }
+        ErrorCode::INCONSISTENT_CLUSTER_ID => {
+            Some("all addresses of --bootstrap must be brokers of one cluster")
+        }
         _ => None,
     }
 }

@@ -19,6 +19,8 @@ pub struct CommandError {
     kind: Kind,
     message: String,
     hint: Option<String>,
+    /// Another exit code than that of the kind.
+    ends_with: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,7 @@ enum Kind {
     Usage,
     Failure,
     ClosedPipe,
+    Told,
 }
 
 impl CommandError {
@@ -35,6 +38,7 @@ impl CommandError {
             kind: Kind::Usage,
             message: message.into(),
             hint: None,
+            ends_with: None,
         }
     }
 
@@ -83,6 +87,7 @@ impl CommandError {
             kind: Kind::Failure,
             message: message.into(),
             hint: None,
+            ends_with: None,
         }
     }
 
@@ -107,13 +112,34 @@ impl CommandError {
             kind: Kind::ClosedPipe,
             message: String::new(),
             hint: None,
+            ends_with: None,
         }
+    }
+
+    /// The command has done what it should and printed what there is to say, which is not good: it
+    /// ends with `exit_code`, quietly.
+    pub const fn told(exit_code: u8) -> Self {
+        Self {
+            kind: Kind::Told,
+            message: String::new(),
+            hint: None,
+            ends_with: Some(exit_code),
+        }
+    }
+
+    /// The same error with another exit code, for a command whose exit codes have a meaning of
+    /// their own.
+    #[must_use]
+    pub const fn ends_with(mut self, exit_code: u8) -> Self {
+        self.ends_with = Some(exit_code);
+        self
     }
 
     /// Prints the error on standard error, unless it is a closed pipe, and gives the exit code.
     pub fn report(&self) -> ExitCode {
         match self.kind {
             Kind::ClosedPipe => return ExitCode::SUCCESS,
+            Kind::Told => {}
             Kind::Usage | Kind::Failure => eprint!("{self}"),
         }
         ExitCode::from(self.exit_code())
@@ -121,10 +147,11 @@ impl CommandError {
 
     /// The exit code of the process.
     pub const fn exit_code(&self) -> u8 {
-        match self.kind {
-            Kind::ClosedPipe => 0,
-            Kind::Failure => EXIT_FAILURE,
-            Kind::Usage => EXIT_USAGE,
+        match (self.kind, self.ends_with) {
+            (Kind::ClosedPipe, _) => 0,
+            (_, Some(exit_code)) => exit_code,
+            (Kind::Failure | Kind::Told, None) => EXIT_FAILURE,
+            (Kind::Usage, None) => EXIT_USAGE,
         }
     }
 }

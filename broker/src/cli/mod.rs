@@ -7,6 +7,7 @@
 //! application does. Only `log` opens files, and those of a broker that is stopped.
 
 mod bench;
+mod cluster;
 mod connection;
 mod consume;
 mod error;
@@ -36,6 +37,7 @@ Examples:
   strandline topic create logs --partitions 4
   strandline produce logs --file app.log             one record a line
   strandline consume logs --exit-at-end
+  strandline cluster health                          is all well, and what to do if not
   strandline bench produce --topic bench
 
 Exit codes: 0 success, 1 failure, 2 wrong use. Errors are one line on standard error and a hint.";
@@ -61,6 +63,8 @@ enum Command {
     Produce(produce::ProduceArguments),
     Consume(consume::ConsumeArguments),
     Offsets(offsets::OffsetsArguments),
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     #[command(subcommand)]
@@ -97,6 +101,7 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Produce(produce) => connection.block_on(produce.run(&connection)),
         Command::Consume(consume) => connection.block_on(consume.run(&connection)),
         Command::Offsets(offsets) => connection.block_on(offsets.run(&connection)),
+        Command::Cluster(cluster) => connection.block_on(cluster.run(&connection)),
         Command::Bench(bench) => bench.run(&connection),
         Command::Log(log) => log.run(),
     }

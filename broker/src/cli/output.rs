@@ -52,14 +52,17 @@ impl Rows {
         self.table.add_row(cells);
     }
 
+    /// The table as lines.
+    pub fn text(&self) -> String {
+        self.table.trim_fmt() + "\n"
+    }
+
     /// Prints the table on standard output.
     ///
     /// # Errors
     /// If standard output cannot be written to.
     pub fn print(&self) -> Result<(), CommandError> {
-        let mut text = self.table.trim_fmt();
-        text.push('\n');
-        print_text(&text)
+        print_text(&self.text())
     }
 }
 

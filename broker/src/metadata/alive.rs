@@ -25,6 +25,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
+use crate::metrics::LeaseFigures;
+
 use super::{MetadataLog, lessor::is_alone, member::ControllerAt};
 
 /// What a broker knows of its own lease.
@@ -37,6 +39,8 @@ pub(super) struct Own {
     failed: Mutex<BTreeSet<DirectoryId>>,
     stopping: AtomicBool,
     may_stop: watch::Sender<bool>,
+    renewals: AtomicU64,
+    expiries: AtomicU64,
 }
 
 impl Own {
@@ -49,6 +53,8 @@ impl Own {
             failed: Mutex::default(),
             stopping: AtomicBool::new(false),
             may_stop: watch::Sender::new(false),
+            renewals: AtomicU64::new(0),
+            expiries: AtomicU64::new(0),
         })
     }
 
@@ -83,11 +89,16 @@ impl Own {
     fn answered(&self, sent: Instant, answer: Result<BrokerHeartbeatResponse, Failure>) {
         match answer {
             Ok(response) if response.fenced => {
+                self.lost();
                 self.change(OwnLease::ended);
                 self.told_to_stop(&response);
             }
             Ok(response) => {
                 let session = Duration::from_millis(u64::from(response.session_ms));
+                if !self.holds(Instant::now()) {
+                    self.lost();
+                }
+                self.renewals.fetch_add(1, Ordering::Relaxed);
                 let (sent, now) = (self.since_base(sent), self.since_base(Instant::now()));
                 self.change(|lease| lease.granted(sent, now, session));
                 self.told_to_stop(&response);
@@ -97,10 +108,18 @@ impl Own {
                     if self.until_us.load(Ordering::Acquire) > 0 {
                         tracing::error!("this broker leads nothing any more: {}", failure.message);
                     }
+                    self.lost();
                     self.change(OwnLease::ended);
                 }
                 _ => tracing::debug!("a heartbeat was refused: {}", failure.message),
             },
+        }
+    }
+
+    /// The lease that there was, if there was one, is over.
+    fn lost(&self) {
+        if self.until_us.load(Ordering::Acquire) > 0 {
+            self.expiries.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -116,6 +135,16 @@ impl MetadataLog {
     #[must_use]
     pub fn may_lead(&self, now: Instant) -> bool {
         self.own.holds(now)
+    }
+
+    /// What the own lease tells for a scrape.
+    #[must_use]
+    pub fn lease_figures(&self) -> LeaseFigures {
+        LeaseFigures {
+            held: self.may_lead(Instant::now()),
+            renewals: self.own.renewals.load(Ordering::Relaxed),
+            expiries: self.own.expiries.load(Ordering::Relaxed),
+        }
     }
 
     /// Sends heartbeats, and keeps the own lease. Runs for as long as the quorum does.

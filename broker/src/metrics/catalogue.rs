@@ -111,6 +111,38 @@ catalogue! {
     DIRECTORY_FREE = "strandline_directory_free_bytes", Gauge, "bytes", ["directory"],
         "Space left for the broker on the data directory's file system.";
 
+    CONTROLLER_ACTIVE = "strandline_controller_active", Gauge, "0 or 1", [],
+        "Whether this broker is the active controller; the sum over all brokers is 1 in a \
+         cluster that works.";
+    CONTROLLER_EPOCH = "strandline_controller_epoch", Gauge, "epoch", [],
+        "The term of the controller as far as this broker follows the metadata; every election \
+         raises it.";
+    QUORUM_ROLE = "strandline_quorum_role", Gauge, "0 or 1", ["role"],
+        "What this broker is in the metadata quorum: leader, voter (that does not lead), \
+         learner, or none (not taken in yet); 1 for one of them.";
+    QUORUM_VOTERS = "strandline_quorum_voters", Gauge, "voters", [],
+        "Voters of the metadata quorum as far as this broker knows; more than half of them must \
+         live.";
+    METADATA_END = "strandline_metadata_log_end_offset", Gauge, "offset", [],
+        "The offset that the next entry of the metadata log gets on this broker.";
+    METADATA_COMMITTED = "strandline_metadata_committed_offset", Gauge, "offset", [],
+        "The offset up to which this broker knows the metadata log to be committed.";
+    METADATA_LAG = "strandline_metadata_applied_lag", Gauge, "entries", [],
+        "Committed entries of the metadata log that the partitions of this broker do not follow \
+         yet.";
+    BROKERS = "strandline_brokers", Gauge, "brokers", ["state"],
+        "Registered brokers by state, as far as this broker follows the metadata: active, \
+         fenced (not heard of, or not caught up since they started), stopping.";
+    LEADERLESS = "strandline_partitions_without_leader", Gauge, "partitions", [],
+        "Partitions of the cluster that nobody leads, as far as this broker follows the \
+         metadata.";
+    LEASE_HELD = "strandline_lease_held", Gauge, "0 or 1", [],
+        "Whether this broker holds its lease and may lead; one that is alone always does.";
+    LEASE_RENEWALS = "strandline_lease_renewals_total", Counter, "renewals", [],
+        "Heartbeats of this broker by which the controller renewed its lease.";
+    LEASE_EXPIRIES = "strandline_lease_expiries_total", Counter, "leases", [],
+        "Leases of this broker that ran out or were taken from it: it led nothing until the next.";
+
     CONNECTIONS = "strandline_connections", Gauge, "connections", ["listener"],
         "Connections that are open.";
     CONNECTIONS_ACCEPTED = "strandline_connections_accepted_total", Counter, "connections",

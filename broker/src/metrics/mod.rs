@@ -33,7 +33,9 @@ use catalogue::{
 pub use handles::{
     ApiMetrics, ConnectionMetrics, DirectoryMetrics, OpenConnection, Refusal, TopicMetrics,
 };
-pub use scrape::{DirectoryFigures, PartitionFigures, Scrape};
+pub use scrape::{
+    ClusterFigures, DirectoryFigures, LeaseFigures, PartitionFigures, QuorumRole, Scrape,
+};
 
 /// Upper bounds of latency buckets, in seconds: from a request that meets only memory to one that
 /// waits out a long poll.

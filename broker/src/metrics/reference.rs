@@ -29,6 +29,11 @@ const QUERIES: &str = "
 rate(strandline_log_flush_seconds_count[1m])` |
 | which requests fail, and why | \
 `sum by (api, code) (rate(strandline_request_errors_total[5m])) > 0` |
+| is there exactly one controller | `sum(strandline_controller_active) == 1` |
+| does somebody lead every partition | `max(strandline_partitions_without_leader) == 0` |
+| is a broker missing | `max(strandline_brokers{state=\"fenced\"}) > 0` |
+| does the metadata quorum change its leader often | \
+`changes(strandline_controller_epoch[10m]) > 3` |
 | has a disk failed | `strandline_directory_online == 0` |
 | are clients held back by memory | `strandline_memory_in_flight_bytes / \
 strandline_memory_in_flight_limit_bytes > 0.9` |

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
-use strandline_protocol::ids::{Offset, PartitionId};
+use strandline_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
 use super::catalogue::{
-    DIRECTORY_FREE, DIRECTORY_ONLINE, MEMORY, MEMORY_LIMIT, Metric, PARTITION_BYTES, PARTITION_END,
-    PARTITION_HIGH_WATERMARK, PARTITION_SEGMENTS, PARTITION_START, PARTITIONS,
+    BROKERS, CONTROLLER_ACTIVE, CONTROLLER_EPOCH, DIRECTORY_FREE, DIRECTORY_ONLINE, LEADERLESS,
+    LEASE_EXPIRIES, LEASE_HELD, LEASE_RENEWALS, MEMORY, MEMORY_LIMIT, METADATA_COMMITTED,
+    METADATA_END, METADATA_LAG, Metric, PARTITION_BYTES, PARTITION_END, PARTITION_HIGH_WATERMARK,
+    PARTITION_SEGMENTS, PARTITION_START, PARTITIONS, QUORUM_ROLE, QUORUM_VOTERS,
 };
 
 /// What a partition tells about itself.
@@ -35,6 +37,66 @@ pub struct DirectoryFigures {
     pub online: bool,
     /// The bytes that the broker can still write there; none if the file system does not say.
     pub free_bytes: Option<u64>,
+}
+
+/// What a broker is in the metadata quorum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuorumRole {
+    /// It leads the quorum: it is the active controller.
+    Leader,
+    /// It votes, and another one leads.
+    Voter,
+    /// It follows, and has no vote.
+    Learner,
+    /// It was not taken in yet.
+    None,
+}
+
+impl QuorumRole {
+    const ALL: [Self; 4] = [Self::Leader, Self::Voter, Self::Learner, Self::None];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Voter => "voter",
+            Self::Learner => "learner",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What a broker tells about its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterFigures {
+    /// What it is itself.
+    pub role: QuorumRole,
+    /// The term of the controller.
+    pub controller_epoch: LeaderEpoch,
+    /// How many members vote.
+    pub voters: usize,
+    /// The end of its metadata log.
+    pub log_end: Offset,
+    /// The end of what is committed of that.
+    pub committed: Offset,
+    /// Committed entries that its partitions do not follow yet.
+    pub lag: i64,
+    /// Brokers that are active, fenced, stopping.
+    pub brokers: [usize; 3],
+    /// Partitions that nobody leads.
+    pub leaderless: usize,
+    /// Its own lease.
+    pub lease: LeaseFigures,
+}
+
+/// What a broker tells about its own lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseFigures {
+    /// Whether it holds.
+    pub held: bool,
+    /// How often it was renewed.
+    pub renewals: u64,
+    /// How often it was lost.
+    pub expiries: u64,
 }
 
 /// Collects samples, grouped by metric as the exposition format wants them.
@@ -72,6 +134,30 @@ impl Scrape {
         if let Some(bytes) = figures.free_bytes {
             self.sample(&DIRECTORY_FREE, &[path], bytes);
         }
+    }
+
+    /// Tells about the cluster.
+    pub fn cluster(&mut self, figures: ClusterFigures) {
+        let is_active = figures.role == QuorumRole::Leader;
+        self.sample(&CONTROLLER_ACTIVE, &[], u8::from(is_active));
+        self.sample(&CONTROLLER_EPOCH, &[], figures.controller_epoch.0);
+        for role in QuorumRole::ALL {
+            self.sample(&QUORUM_ROLE, &[role.name()], u8::from(role == figures.role));
+        }
+        self.sample(&QUORUM_VOTERS, &[], figures.voters);
+        self.sample(&METADATA_END, &[], figures.log_end.0);
+        self.sample(&METADATA_COMMITTED, &[], figures.committed.0);
+        self.sample(&METADATA_LAG, &[], figures.lag);
+        for (state, count) in ["active", "fenced", "stopping"]
+            .into_iter()
+            .zip(figures.brokers)
+        {
+            self.sample(&BROKERS, &[state], count);
+        }
+        self.sample(&LEADERLESS, &[], figures.leaderless);
+        self.sample(&LEASE_HELD, &[], u8::from(figures.lease.held));
+        self.sample(&LEASE_RENEWALS, &[], figures.lease.renewals);
+        self.sample(&LEASE_EXPIRIES, &[], figures.lease.expiries);
     }
 
     /// Tells how much of the memory for requests on their way is reserved.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use strandline_protocol::ids::{Offset, PartitionId};
+use strandline_protocol::ids::{LeaderEpoch, Offset, PartitionId};
 
 use super::*;
 
@@ -95,6 +95,17 @@ async fn a_scrape_has_the_names_of_the_catalogue_and_no_others() {
     metrics.collect_with(|scrape| {
         scrape.memory(1, 2);
         scrape.partitions("open", 3);
+        scrape.cluster(ClusterFigures {
+            role: QuorumRole::Voter,
+            controller_epoch: LeaderEpoch(5),
+            voters: 3,
+            log_end: Offset(12),
+            committed: Offset(11),
+            lag: 1,
+            brokers: [2, 1, 0],
+            leaderless: 4,
+            lease: LeaseFigures::default(),
+        });
         let online = DirectoryFigures {
             online: true,
             free_bytes: Some(1),

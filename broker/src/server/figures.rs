@@ -2,12 +2,17 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use strandline_core::{FlushMode, budget::Pool};
+use strandline_core::{
+    FlushMode,
+    budget::Pool,
+    metadata::{BrokerState, Voter},
+};
 
 use super::broker::Broker;
 use crate::{
     http::HttpServer,
-    metrics::{DirectoryFigures, PartitionFigures, Scrape},
+    metadata::ControllerAt,
+    metrics::{ClusterFigures, DirectoryFigures, PartitionFigures, QuorumRole, Scrape},
     settings::Settings,
 };
 
@@ -42,8 +47,45 @@ pub(super) fn collect_figures(broker: &Arc<Broker>, memory_bytes: u64) {
             };
             scrape.directory(&directory.path().display().to_string(), figures);
         }
+        scrape.cluster(cluster_figures(&broker));
         scrape.memory(broker.memory.used(Pool::Client), memory_bytes);
     });
+}
+
+fn cluster_figures(broker: &Broker) -> ClusterFigures {
+    let image = broker.metadata.image();
+    let log = broker.metadata.own_log();
+    let membership = image.membership();
+    let is_me = |member: &Voter| member.raft_id == broker.identity.raft_id;
+    let role = if broker.metadata.controller() == ControllerAt::Here {
+        QuorumRole::Leader
+    } else if membership.is_some_and(|it| it.voters.iter().any(is_me)) {
+        QuorumRole::Voter
+    } else if membership.is_some_and(|it| it.learners.iter().any(is_me)) {
+        QuorumRole::Learner
+    } else {
+        QuorumRole::None
+    };
+    let in_state = |state| {
+        let brokers = image.brokers();
+        brokers.filter(|broker| broker.state == state).count()
+    };
+    let followed = broker.followed.borrow().plus(1);
+    ClusterFigures {
+        role,
+        controller_epoch: image.term(),
+        voters: membership.map_or(0, |it| it.voters.len()),
+        log_end: log.end,
+        committed: log.committed,
+        lag: log.committed.since(followed).max(0),
+        brokers: [
+            in_state(BrokerState::Active),
+            in_state(BrokerState::Fenced),
+            in_state(BrokerState::Stopping),
+        ],
+        leaderless: image.leaderless_count(),
+        lease: broker.metadata.lease_figures(),
+    }
 }
 
 /// The line of a start: where clients connect, where the data is, what an acknowledgement means.

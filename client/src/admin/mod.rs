@@ -5,12 +5,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use strandline_protocol::{
-    Offset, PartitionId, TopicId,
+    BrokerId, Offset, PartitionId, TopicId,
     messages::{
-        AlterConfigsRequest, BrokerMetadata, ConfigChange, ConfigEntry, CreatePartitionsRequest,
-        CreateTopicsRequest, DeleteTopicsRequest, DescribeBrokerRequest, DescribeBrokerResponse,
+        AlterConfigsRequest, BrokerMetadata, ChangeVotersRequest, ConfigChange, ConfigEntry,
+        CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeBrokerRequest,
+        DescribeBrokerResponse, DescribeClusterRequest, DescribeClusterResponse,
         DescribeConfigsRequest, MetadataRequest, NewPartitions, NewTopic, OffsetQuery,
-        PartitionMetadata, TopicResult,
+        PartitionMetadata, TopicResult, UnregisterBrokerRequest,
     },
 };
 
@@ -221,6 +222,30 @@ impl Admin {
         Ok(found.into_values().collect())
     }
 
+    /// As [`Admin::list_offsets`], without the partitions that nobody leads now: for whoever shows
+    /// what there is, and does not want to wait for them.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownTopic`], and what a leader says.
+    pub async fn list_offsets_of_led(
+        &self,
+        topic: &str,
+        query: OffsetQuery,
+    ) -> Result<Vec<ListedPartition>, ClientError> {
+        let topic = self.cluster.topic_now(topic).await?;
+        let partitions = (0..topic.partition_count()).map(PartitionId);
+        let is_led = |partition: &PartitionId| {
+            let leader = topic.leader(*partition);
+            leader.is_some_and(|leader| leader.broker.is_some())
+        };
+        let queries = partitions
+            .filter(is_led)
+            .map(|partition| (partition, query));
+        let queries = queries.collect();
+        let found = self.cluster.list_offsets(&topic, &queries).await?;
+        Ok(found.into_values().collect())
+    }
+
     /// Deletes the records below an offset of some partitions of a topic; an offset of none deletes
     /// up to the high watermark.
     ///
@@ -245,6 +270,42 @@ impl Admin {
     /// If no broker answers.
     pub async fn describe_broker(&self) -> Result<DescribeBrokerResponse, ClientError> {
         self.cluster.ask(&DescribeBrokerRequest {}).await
+    }
+
+    /// Tells how the cluster is, as its controller sees it; if that cannot be reached, as the
+    /// broker sees it that answers (`answered_by`).
+    ///
+    /// # Errors
+    /// If no broker answers.
+    pub async fn describe_cluster(&self) -> Result<DescribeClusterResponse, ClientError> {
+        self.cluster.ask(&DescribeClusterRequest {}).await
+    }
+
+    /// Changes who votes in the metadata quorum, in one step; returns who votes once that is
+    /// committed. Waits while another change is under way.
+    ///
+    /// # Errors
+    /// What the controller refuses; [`ClientError::OutcomeUnknown`] if the connection breaks: look
+    /// with [`Admin::describe_cluster`] before it is repeated.
+    pub async fn change_voters(
+        &self,
+        add: &[BrokerId],
+        remove: &[BrokerId],
+    ) -> Result<Vec<BrokerId>, ClientError> {
+        let request = ChangeVotersRequest {
+            add: add.to_vec(),
+            remove: remove.to_vec(),
+        };
+        Ok(self.cluster.ask(&request).await?.voters)
+    }
+
+    /// Strikes a broker that is gone for good off the cluster.
+    ///
+    /// # Errors
+    /// As [`Admin::change_voters`]; refused while the broker keeps partitions, votes or lives.
+    pub async fn unregister_broker(&self, broker: BrokerId) -> Result<(), ClientError> {
+        let request = UnregisterBrokerRequest { broker_id: broker };
+        self.cluster.ask(&request).await.map(|_| ())
     }
 }
 

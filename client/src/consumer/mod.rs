@@ -322,7 +322,7 @@ impl Consumer {
     async fn step(&mut self) {
         if let Some(topic) = self.to_refresh.first().cloned() {
             // A failure shows again in the next fetch; other brokers must not wait for this one.
-            let refresh = self.cluster.refresh(vec![topic.to_string()]);
+            let refresh = self.cluster.refresh_in_doubt(vec![topic.to_string()]);
             let limit = self.cluster.options.backoff_max;
             let _ = tokio::time::timeout(limit, refresh).await;
             self.to_refresh.remove(&topic);

@@ -111,6 +111,13 @@ HELLO_EXPECTED: Fail, lost Unknown
 INCONSISTENT_DIRECTORY_ID: Fail, lost Unknown
 UNKNOWN_API: Fail, lost Unknown
 INVALID_CURSOR: Fail, lost Unknown
+DUPLICATE_BROKER_REGISTRATION: Fail, lost Unknown
+BROKER_ID_NOT_REGISTERED: Fail, lost Unknown
+DUPLICATE_VOTER: Fail, lost Unknown
+VOTER_NOT_FOUND: Fail, lost Unknown
+VOTERS_CHANGING: SendAgain
+NOT_REMOVABLE: Fail, lost Unknown
+NOT_READY: FindLeader
 ";
 
     /// The reaction to a batch that is first and was never lost; then what differs.

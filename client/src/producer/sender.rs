@@ -202,8 +202,7 @@ impl Sender {
                         (Some(_), None) => {}
                         (None, _) => {
                             leaderless.insert(Arc::clone(&key.0));
-                            let reason = "the partition has no leader";
-                            partition.obstacle = Some(reason.to_owned());
+                            partition.obstacle = Some(image.why_leaderless(topic, partition.id));
                         }
                     }
                 }
@@ -293,7 +292,7 @@ impl Sender {
         let pause = self.refresh_backoff.next_pause();
         self.pending.push(Box::pin(async move {
             // A failure shows again when the batches are sent.
-            let _ = cluster.refresh(topics).await;
+            let _ = cluster.refresh_in_doubt(topics).await;
             tokio::time::sleep(pause).await;
             Event::Refreshed
         }));
@@ -315,7 +314,8 @@ impl Sender {
             }
             Event::Connected(broker, Err(error)) => {
                 self.connecting.remove(&broker);
-                self.obstacles.insert(broker, error.to_string());
+                self.obstacles
+                    .insert(broker, format!("broker {broker}, its leader: {error}"));
                 // It may be gone for good: ask who leads now.
                 self.to_refresh
                     .extend(self.shared.accumulator.lock().topics.keys().cloned());

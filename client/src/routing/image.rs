@@ -22,6 +22,9 @@ pub(crate) struct Image {
     brokers_version: Option<Offset>,
 }
 
+/// Who keeps a partition that nobody leads, at most; more are not told.
+const KEEPERS_MAX: usize = 8;
+
 /// A topic.
 #[derive(Clone, Debug)]
 pub(crate) struct Topic {
@@ -33,6 +36,8 @@ pub(crate) struct Topic {
     partitions: i32,
     /// By partition, as far as they were told: a count alone takes no memory.
     leaders: BTreeMap<PartitionId, Leader>,
+    /// Who keeps the partitions that nobody leads.
+    keepers: BTreeMap<PartitionId, Vec<BrokerId>>,
     version: Offset,
 }
 
@@ -79,6 +84,30 @@ impl Topic {
 }
 
 impl Image {
+    /// Of which moment it is; none before anything is known.
+    pub(crate) const fn version(&self) -> Option<Offset> {
+        self.brokers_version
+    }
+
+    /// Why nobody leads a partition, for people.
+    pub(crate) fn why_leaderless(&self, topic: &Topic, partition: PartitionId) -> String {
+        let keepers = topic.keepers.get(&partition).map_or(&[][..], Vec::as_slice);
+        let told: Vec<String> = keepers
+            .iter()
+            .map(|id| match self.brokers.get(id) {
+                Some(address) => format!("broker {id} ({address})"),
+                None => format!("broker {id}"),
+            })
+            .collect();
+        if told.is_empty() {
+            return "the partition has no leader now".to_owned();
+        }
+        format!(
+            "the partition has no leader now: {} must run and be heard of by the controller",
+            told.join(" or ")
+        )
+    }
+
     /// Takes over the brokers as of `version`, unless newer ones are known.
     pub(crate) fn apply_brokers(&mut self, version: Offset, brokers: &[BrokerMetadata]) {
         if self.brokers_version.is_some_and(|known| known > version) {
@@ -113,8 +142,10 @@ impl Image {
         }
         let same = known.filter(|known| known.id == topic.id);
         let mut leaders = same.map_or_else(BTreeMap::new, |known| known.leaders.clone());
+        let mut keepers = same.map_or_else(BTreeMap::new, |known| known.keepers.clone());
         let partitions = topic.partition_count.clamp(0, PARTITIONS_PER_TOPIC_MAX);
         leaders.retain(|partition, _| partition.0 < partitions);
+        keepers.retain(|partition, _| partition.0 < partitions);
         for partition in &topic.partitions {
             if !(0..partitions).contains(&partition.id.0) {
                 continue;
@@ -126,6 +157,11 @@ impl Image {
                     broker: partition.leader,
                     epoch: partition.leader_epoch,
                 };
+                keepers.remove(&partition.id);
+                if partition.leader.is_none() {
+                    let told = partition.replicas.iter().take(KEEPERS_MAX);
+                    keepers.insert(partition.id, told.copied().collect());
+                }
             }
         }
         let batch_bytes_max = match topic.batch_bytes_max {
@@ -140,6 +176,7 @@ impl Image {
             batch_bytes_max,
             partitions,
             leaders,
+            keepers,
             version,
         };
         self.topics.insert(name, Arc::new(topic));

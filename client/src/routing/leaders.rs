@@ -178,7 +178,7 @@ impl Cluster {
         let image = self.image();
         let Some(address) = broker.and_then(|broker| image.brokers.get(&broker)) else {
             let partition = entries.first().map_or(PartitionId(0), |entry| entry.0);
-            return Err(no_leader(&topic.name, partition));
+            return Err(no_leader(&image, topic, partition));
         };
         let connection = self.links.connection(address).await?;
         ask(connection, entries).await

@@ -7,6 +7,7 @@ mod backoff;
 mod image;
 mod leaders;
 mod links;
+mod reach;
 mod watch;
 
 use std::{
@@ -19,11 +20,14 @@ pub(crate) use image::{Image, Topic};
 pub use leaders::{DeletedUpTo, ListedPartition};
 pub(crate) use links::Links;
 use parking_lot::Mutex;
+use reach::first_that_answers;
 use strandline_protocol::{
     ClusterId, ErrorClass, ErrorCode, Offset, PartitionId,
     api::Retry,
     limits::ENTRIES_PER_REQUEST_MAX,
-    messages::{BrokerMetadata, Failure, MetadataRequest, Request, TopicMetadata},
+    messages::{
+        BrokerMetadata, Failure, MetadataRequest, MetadataResponse, Request, TopicMetadata,
+    },
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -86,18 +90,36 @@ impl Cluster {
 
     /// A connection to any broker: the last that answered, else the first that does, once around.
     pub(crate) async fn control(&self) -> Result<Connection, ClientError> {
+        let addresses = self.addresses();
+        let (address, connection) = first_that_answers(&self.links, &addresses).await?;
+        *self.preferred.lock() = address;
+        Ok(connection)
+    }
+
+    /// Every address that is known, the preferred one first, and then in a circle from there.
+    fn addresses(&self) -> Vec<String> {
         let preferred = self.preferred.lock().clone();
-        let mut addresses = vec![preferred];
         let known = self.image();
         let brokers = known.brokers.values().map(|address| address.to_string());
+        let mut addresses: Vec<String> = Vec::new();
         for address in brokers.chain(self.bootstrap.iter().cloned()) {
             if !addresses.contains(&address) {
                 addresses.push(address);
             }
         }
-        let (address, connection) = first_that_answers(&self.links, &addresses).await?;
-        *self.preferred.lock() = address;
-        Ok(connection)
+        match addresses.iter().position(|address| *address == preferred) {
+            Some(at) => addresses.rotate_left(at),
+            None => addresses.insert(0, preferred),
+        }
+        addresses
+    }
+
+    /// The broker that is preferred could not help, or told nothing new: the next one is asked
+    /// first from now on. One that was cut off from its controller answers, but does not know.
+    fn look_elsewhere(&self) {
+        if let Some(next) = self.addresses().into_iter().nth(1) {
+            *self.preferred.lock() = next;
+        }
     }
 
     /// Asks any broker, again with growing pauses while it may help, within the request timeout.
@@ -134,6 +156,9 @@ impl Cluster {
             let pause = backoff.next_pause();
             if !again || Instant::now() + pause >= deadline {
                 return Err(error);
+            }
+            if matches!(error, ClientError::Refused { .. }) {
+                self.look_elsewhere();
             }
             tokio::time::sleep(pause).await;
         }
@@ -179,14 +204,46 @@ impl Cluster {
     pub(crate) async fn refresh(&self, names: Vec<String>) -> Result<(), ClientError> {
         for names in names.chunks(ENTRIES_PER_REQUEST_MAX) {
             let pages = self.metadata(Some(names.to_vec())).await?;
-            for page in &pages {
-                self.apply(page.version, &page.brokers, &page.topics);
-            }
-            for topic in pages.into_iter().flat_map(|page| page.topics) {
-                match topic.failure.error {
-                    ErrorCode::NONE | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {}
-                    _ => return Err(ClientError::of_topic(&topic.name, topic.failure)),
-                }
+            self.take_over(pages)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Cluster::refresh`], for one who has found that what is known is wrong: if the broker
+    /// that answers knows nothing newer, another one is asked first the next time.
+    pub(crate) async fn refresh_in_doubt(&self, names: Vec<String>) -> Result<(), ClientError> {
+        let before = self.image().version();
+        self.refresh(names).await?;
+        if before == self.image().version() {
+            self.look_elsewhere();
+        }
+        Ok(())
+    }
+
+    /// As [`Cluster::refresh`], from the broker of one connection and no other.
+    async fn refresh_from(
+        &self,
+        connection: &Connection,
+        names: &[String],
+    ) -> Result<(), ClientError> {
+        for names in names.chunks(ENTRIES_PER_REQUEST_MAX) {
+            let ask = |request: MetadataRequest| async move {
+                let answer = connection.request(&request, Vec::new());
+                Ok((answer.await?.0, request))
+            };
+            self.take_over(pages(Some(names.to_vec()), ask).await?)?;
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, pages: Vec<MetadataResponse>) -> Result<(), ClientError> {
+        for page in &pages {
+            self.apply(page.version, &page.brokers, &page.topics);
+        }
+        for topic in pages.into_iter().flat_map(|page| page.topics) {
+            match topic.failure.error {
+                ErrorCode::NONE | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {}
+                _ => return Err(ClientError::of_topic(&topic.name, topic.failure)),
             }
         }
         Ok(())
@@ -196,22 +253,12 @@ impl Cluster {
     pub(crate) async fn metadata(
         &self,
         names: Option<Vec<String>>,
-    ) -> Result<Vec<strandline_protocol::messages::MetadataResponse>, ClientError> {
-        let mut pages = Vec::new();
-        let mut request = MetadataRequest {
-            topics: names,
-            cursor: None,
-        };
-        loop {
+    ) -> Result<Vec<MetadataResponse>, ClientError> {
+        let ask = |request: MetadataRequest| async move {
             let page = self.ask(&request).await?;
-            let next = page.next_cursor.clone();
-            pages.push(page);
-            // A cursor that does not move would never end.
-            if next.is_none() || next == request.cursor {
-                return Ok(pages);
-            }
-            request.cursor = next;
-        }
+            Ok((page, request))
+        };
+        pages(names, ask).await
     }
 
     fn apply(&self, version: Offset, brokers: &[BrokerMetadata], topics: &[TopicMetadata]) {
@@ -225,41 +272,35 @@ impl Cluster {
     }
 }
 
-/// The error of a partition that nobody leads now; asking again may help.
-pub(crate) fn no_leader(topic: &str, partition: PartitionId) -> ClientError {
-    let failure = Failure::new(
-        ErrorCode::LEADER_NOT_AVAILABLE,
-        "the partition has no leader now",
-    );
-    ClientError::refused(format!("`{topic}`-{partition}"), failure)
+/// Every page of an answer; `ask` gives the request back with each.
+async fn pages<F>(
+    names: Option<Vec<String>>,
+    ask: impl Fn(MetadataRequest) -> F,
+) -> Result<Vec<MetadataResponse>, ClientError>
+where
+    F: Future<Output = Result<(MetadataResponse, MetadataRequest), ClientError>>,
+{
+    let mut pages = Vec::new();
+    let mut request = MetadataRequest {
+        topics: names,
+        cursor: None,
+    };
+    loop {
+        let (page, mut asked) = ask(request).await?;
+        let next = page.next_cursor.clone();
+        pages.push(page);
+        // A cursor that does not move would never end.
+        if next.is_none() || next == asked.cursor {
+            return Ok(pages);
+        }
+        asked.cursor = next;
+        request = asked;
+    }
 }
 
-async fn first_that_answers(
-    links: &Links,
-    addresses: &[String],
-) -> Result<(String, Connection), ClientError> {
-    let mut failures: Vec<(String, ClientError)> = Vec::new();
-    for address in addresses {
-        match links.connection(address).await {
-            Ok(connection) => return Ok((address.clone(), connection)),
-            Err(error) => failures.push((address.clone(), error)),
-        }
-    }
-    // One failure speaks for itself, and so does a broker that answers and refuses.
-    let speaks = |error: &ClientError| !matches!(error, ClientError::Unreachable { .. });
-    if let Some(index) = failures.iter().position(|(_, error)| speaks(error)) {
-        return Err(failures.swap_remove(index).1);
-    }
-    if failures.len() == 1
-        && let Some((_, error)) = failures.pop()
-    {
-        return Err(error);
-    }
-    let address = failures.iter().map(|(address, _)| address.as_str());
-    let address = address.collect::<Vec<_>>().join(", ");
-    let reason = match failures.first() {
-        Some((_, ClientError::Unreachable { reason, .. })) => reason.clone(),
-        _ => "no address is given".to_owned(),
-    };
-    Err(ClientError::Unreachable { address, reason })
+/// The error of a partition that nobody leads now; asking again may help.
+pub(crate) fn no_leader(image: &Image, topic: &Topic, partition: PartitionId) -> ClientError {
+    let reason = image.why_leaderless(topic, partition);
+    let failure = Failure::new(ErrorCode::LEADER_NOT_AVAILABLE, reason);
+    ClientError::refused(format!("`{}`-{partition}", topic.name), failure)
 }

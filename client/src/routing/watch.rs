@@ -46,8 +46,9 @@ async fn subscribe(cluster: &Cluster) -> Result<Pushes, ClientError> {
         topics: topics.clone(),
     };
     let (_, pushes) = connection.subscribe(&request).await?;
-    drop(connection);
-    cluster.refresh(topics).await?;
+    // The same broker is asked: another one may be behind it, and what lies between the two would
+    // be told by neither.
+    cluster.refresh_from(&connection, &topics).await?;
     Ok(pushes)
 }
 

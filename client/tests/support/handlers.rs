@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use strandline_client::protocol::{
-    ApiKey, DirectoryId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch, ProducerEpoch, ProducerId,
+    ApiKey, ClusterId, DirectoryId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch, ProducerEpoch,
+    ProducerId,
     channel::{Frame, FrameKind},
     messages::{
-        BrokerMetadata, Failure, FetchRequest, FetchResponse, FetchedPartition, HelloResponse,
-        InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
-        ListedOffset, MetadataRequest, MetadataResponse, OffsetQuery, PartitionMetadata,
-        ProduceRequest, ProduceResponse, ProducedPartition, Request, TopicMetadata,
-        WatchMetadataResponse, decode,
+        BrokerMetadata, ChangeVotersRequest, ChangeVotersResponse, DescribeClusterResponse,
+        ErrorMessage, Failure, FetchRequest, FetchResponse, FetchedPartition, HelloRequest,
+        HelloResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
+        ListOffsetsResponse, ListedOffset, MetadataRequest, MetadataResponse, OffsetQuery,
+        PartitionMetadata, ProduceRequest, ProduceResponse, ProducedPartition, Request,
+        TopicMetadata, UnregisterBrokerResponse, WatchMetadataResponse, decode,
     },
 };
 
@@ -30,7 +32,19 @@ pub async fn answer(
 ) -> Bytes {
     let kind = FrameKind::response(&frame.header, ErrorCode::NONE);
     match api {
-        ApiKey::Hello => encoded(kind, &hello(broker), &[]),
+        ApiKey::Hello => {
+            let asked: HelloRequest = request(frame);
+            let answer = hello(broker, cluster.state.lock().foreign);
+            if asked
+                .cluster_id
+                .is_none_or(|asked| asked == answer.cluster_id)
+            {
+                return encoded(kind, &answer, &[]);
+            }
+            let kind = FrameKind::response(&frame.header, ErrorCode::INCONSISTENT_CLUSTER_ID);
+            let message = "this broker belongs to another cluster: check the address".to_owned();
+            encoded(kind, &ErrorMessage { message }, &[])
+        }
         ApiKey::Metadata => {
             let asked: MetadataRequest = request(frame);
             encoded(kind, &metadata(&cluster.state.lock(), &asked), &[])
@@ -58,13 +72,41 @@ pub async fn answer(
             let asked: ListOffsetsRequest = request(frame);
             encoded(kind, &list_offsets(&cluster.state.lock(), &asked), &[])
         }
+        ApiKey::DescribeCluster => encoded(kind, &described(broker), &[]),
+        ApiKey::ChangeVoters => {
+            let asked: ChangeVotersRequest = request(frame);
+            encoded(kind, &ChangeVotersResponse { voters: asked.add }, &[])
+        }
+        ApiKey::UnregisterBroker => encoded(kind, &UnregisterBrokerResponse {}, &[]),
         other => panic!("the fake broker does not know {other:?}"),
     }
 }
 
-fn hello(broker: i32) -> HelloResponse {
-    HelloResponse {
+fn described(broker: i32) -> DescribeClusterResponse {
+    DescribeClusterResponse {
         cluster_id: cluster_id(),
+        answered_by: broker_id(broker),
+        controller: Some(broker_id(broker)),
+        controller_epoch: epoch(1),
+        metadata_version: 2,
+        version: Offset(0),
+        members: Vec::new(),
+        voters_changing: false,
+        brokers: Vec::new(),
+        topics: 0,
+        partitions: 0,
+        partitions_without_leader: 0,
+    }
+}
+
+fn hello(broker: i32, foreign: Option<i32>) -> HelloResponse {
+    let cluster_id = if foreign == Some(broker) {
+        ClusterId([8; 16])
+    } else {
+        cluster_id()
+    };
+    HelloResponse {
+        cluster_id,
         broker_id: broker_id(broker),
         directory_id: DirectoryId([1; 16]),
         raft_id: None,
@@ -96,6 +138,7 @@ pub fn topic_metadata(state: &State, name: &str) -> TopicMetadata {
         None => Failure::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "no such topic"),
     };
     let leaders = found.map_or(&[][..], |topic| &topic.leaders);
+    let keepers = found.map_or(&[][..], |topic| &topic.keepers);
     TopicMetadata {
         name: name.to_owned(),
         id: found.map(|topic| topic.id).unwrap_or_default(),
@@ -113,8 +156,8 @@ pub fn topic_metadata(state: &State, name: &str) -> TopicMetadata {
                 leader: (leader.0 >= 0).then(|| broker_id(leader.0)),
                 leader_epoch: epoch(leader.1),
                 partition_epoch: PartitionEpoch(0),
-                replicas: vec![broker_id(leader.0)],
-                isr: vec![broker_id(leader.0)],
+                replicas: vec![broker_id(keepers[id])],
+                isr: vec![broker_id(keepers[id])],
             })
             .collect(),
     }

@@ -64,6 +64,8 @@ pub struct FakeTopic {
     pub id: TopicId,
     pub logs: Vec<FakeLog>,
     pub leaders: Vec<(i32, i32)>,
+    /// Who keeps each partition: whoever led it last.
+    pub keepers: Vec<i32>,
     pub batch_bytes_max: u32,
     pub compression: String,
 }
@@ -75,6 +77,8 @@ pub struct State {
     pub next_producer: i64,
     pub epochs: BTreeMap<i64, i16>,
     pub seen: Vec<Seen>,
+    /// The broker that belongs to another cluster, if one does.
+    pub foreign: Option<i32>,
     counts: BTreeMap<u16, usize>,
     interceptor: Interceptor,
     watchers: Vec<(FrameKind, mpsc::UnboundedSender<Bytes>)>,
@@ -84,7 +88,7 @@ pub struct State {
 #[derive(Clone)]
 pub struct FakeCluster {
     pub state: Arc<Mutex<State>>,
-    tasks: Arc<Mutex<Vec<AbortHandle>>>,
+    tasks: Arc<Mutex<Vec<(i32, AbortHandle)>>>,
     /// Sockets that are open.
     pub connections: Arc<AtomicUsize>,
 }
@@ -112,6 +116,7 @@ impl FakeCluster {
                 next_producer: 1_000,
                 epochs: BTreeMap::new(),
                 seen: Vec::new(),
+                foreign: None,
                 counts: BTreeMap::new(),
                 interceptor: Box::new(|_| Intercept::Serve),
                 watchers: Vec::new(),
@@ -136,17 +141,26 @@ impl FakeCluster {
                     serving.serve(broker, socket).await;
                     drop(open);
                 });
-                cluster.tasks.lock().push(task.abort_handle());
+                cluster.tasks.lock().push((broker, task.abort_handle()));
             }
         });
-        self.tasks.lock().push(task.abort_handle());
+        self.tasks.lock().push((broker, task.abort_handle()));
     }
 
     /// Stops every broker: sockets close, and nobody listens.
     pub fn stop(&self) {
-        for task in self.tasks.lock().drain(..) {
+        for (_, task) in self.tasks.lock().drain(..) {
             task.abort();
         }
+    }
+
+    /// Stops one broker, as [`FakeCluster::stop`] does all.
+    pub fn stop_broker(&self, broker: i32) {
+        let mut tasks = self.tasks.lock();
+        for (_, task) in tasks.iter().filter(|(of, _)| *of == broker) {
+            task.abort();
+        }
+        tasks.retain(|(of, _)| *of != broker);
     }
 
     /// Listens again where it listened before.
@@ -178,18 +192,23 @@ impl FakeCluster {
             id,
             logs: (0..partitions).map(|_| FakeLog::default()).collect(),
             leaders: vec![(0, 0); partitions],
+            keepers: vec![0; partitions],
             batch_bytes_max: 1 << 20,
             compression: "producer".to_owned(),
         };
         state.topics.insert(name.to_owned(), topic);
     }
 
-    /// Another broker leads; watchers are told.
+    /// Another broker leads, or none (-1); watchers are told.
     pub fn move_leader(&self, topic: &str, partition: usize, broker: i32) {
         let mut state = self.state.lock();
         state.version += 1;
-        let leader = &mut state.topics.get_mut(topic).unwrap().leaders[partition];
+        let moved = state.topics.get_mut(topic).unwrap();
+        let leader = &mut moved.leaders[partition];
         *leader = (broker, leader.1 + 1);
+        if broker >= 0 {
+            moved.keepers[partition] = broker;
+        }
         state.push(topic);
     }
 
@@ -227,7 +246,7 @@ impl FakeCluster {
                 }
             }
         });
-        self.tasks.lock().push(writer.abort_handle());
+        self.tasks.lock().push((broker, writer.abort_handle()));
         let mut decoder = FrameDecoder::new(64 << 20);
         let mut buffer = BytesMut::new();
         loop {

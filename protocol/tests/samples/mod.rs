@@ -4,6 +4,8 @@
     reason = "each test that includes this file uses a part of it"
 )]
 
+mod cluster;
+
 use bytes::BytesMut;
 use serde::{Serialize, de::DeserializeOwned};
 use strandline_protocol::{
@@ -137,6 +139,7 @@ pub fn all() -> Vec<Sample> {
     fetch(&mut samples);
     offsets(&mut samples);
     broker(&mut samples);
+    cluster::all(&mut samples);
     for api in APIS {
         for what in ["request", "response"] {
             let name = format!("{:02}-{}.{what}", api.key.code(), api.name);
@@ -170,7 +173,7 @@ fn opening(samples: &mut Samples) {
         cluster_id: ClusterId(*b"cluster id bytes"),
         broker_id: BrokerId(1),
         directory_id: DirectoryId(*b"directory id, 16"),
-        raft_id: None,
+        raft_id: Some(cluster::RAFT_IDS[0]),
         software: "strandline/0.1.0".to_owned(),
         apis: apis.collect(),
         frame_bytes_max: 64 << 20,

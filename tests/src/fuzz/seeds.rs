@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use strandline_protocol::api::APIS;
+
 use super::disk;
 
 /// A name and an input.
@@ -78,7 +80,7 @@ fn frames() -> Vec<Seed> {
 
 fn messages() -> Vec<Seed> {
     const HEADER_BYTES: usize = 24;
-    const APIS: u8 = 14;
+    let apis = u8::try_from(APIS.len()).unwrap();
     fixtures("protocol/tests/fixtures/frames")
         .into_iter()
         .map(|(name, frame)| {
@@ -93,7 +95,7 @@ fn messages() -> Vec<Seed> {
             let end = HEADER_BYTES + usize::try_from(bytes).unwrap();
             (
                 name,
-                [&[api + kind * APIS], &frame[HEADER_BYTES..end]].concat(),
+                [&[api + kind * apis], &frame[HEADER_BYTES..end]].concat(),
             )
         })
         .collect()

@@ -74,8 +74,11 @@ pub async fn describe(
     let admin = client.admin();
     let topic = connection::describe(client, name).await?;
     let configs = admin.describe_configs(name).await?;
-    let starts = by_partition(admin.list_offsets(name, OffsetQuery::Earliest).await?);
-    let ends = by_partition(admin.list_offsets(name, OffsetQuery::Latest).await?);
+    // What nobody leads is shown, too, without its offsets.
+    let starts = admin.list_offsets_of_led(name, OffsetQuery::Earliest);
+    let starts = by_partition(starts.await?);
+    let ends = admin.list_offsets_of_led(name, OffsetQuery::Latest);
+    let ends = by_partition(ends.await?);
     let topic = shown(topic, configs, &starts, &ends);
     match format {
         OutputFormat::Json => print_json(&topic),

@@ -1,0 +1,250 @@
+//! `strandline cluster health`: a verdict, what is wrong, what to do.
+
+use serde::Serialize;
+use strandline_protocol::{
+    BrokerId,
+    messages::{BrokerState, DescribeClusterResponse, MemberDescription, MemberRole},
+};
+
+use super::show::{broker_lag, lag, seconds};
+use crate::cli::{
+    connection::ConnectionArguments,
+    error::{CommandError, EXIT_FAILURE, EXIT_USAGE},
+    output::{OutputFormat, print_json, print_text},
+};
+
+/// A voter that was not heard of for longer is silent. The quorum exchanges heartbeats several
+/// times a second.
+const SILENCE_MS_MAX: u64 = 3_000;
+
+/// Who is further behind is told. The metadata log grows by an entry per change.
+const LAG_MAX: i64 = 1_000;
+
+/// How the cluster is; the order is that of gravity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Verdict {
+    /// Nothing is wrong.
+    Healthy,
+    /// It works, but something is wrong.
+    Degraded,
+    /// It does not work.
+    Unusable,
+}
+
+/// Something that is wrong.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    pub(super) verdict: Verdict,
+    pub(super) what: String,
+    pub(super) remedy: String,
+}
+
+/// The verdict on a cluster.
+#[derive(Debug, Serialize)]
+pub(super) struct Health {
+    pub(super) verdict: Verdict,
+    cluster: String,
+    controller: Option<BrokerId>,
+    summary: String,
+    pub(super) findings: Vec<Finding>,
+}
+
+/// Looks, prints, and ends with the exit code of the verdict.
+///
+/// # Errors
+/// If the cluster is not healthy.
+pub(super) async fn run(
+    connection: &ConnectionArguments,
+    format: OutputFormat,
+) -> Result<(), CommandError> {
+    let unreachable = |error: CommandError| error.ends_with(EXIT_USAGE);
+    let admin = super::look(connection).await.map_err(unreachable)?;
+    let cluster = admin.describe_cluster().await;
+    let cluster = cluster.map_err(|error| unreachable(error.into()))?;
+    let health = examine(&cluster);
+    match format {
+        OutputFormat::Json => print_json(&health)?,
+        OutputFormat::Table => print_text(&health.text())?,
+    }
+    match health.verdict {
+        Verdict::Healthy => Ok(()),
+        Verdict::Degraded => Err(CommandError::told(EXIT_FAILURE)),
+        Verdict::Unusable => Err(CommandError::told(EXIT_USAGE)),
+    }
+}
+
+/// Everything that is wrong with a cluster, the gravest first.
+pub(super) fn examine(cluster: &DescribeClusterResponse) -> Health {
+    let mut findings = Vec::new();
+    controller(cluster, &mut findings);
+    voters(cluster, &mut findings);
+    brokers(cluster, &mut findings);
+    partitions(cluster, &mut findings);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
+    let gravest = findings.iter().map(|finding| finding.verdict).max();
+    Health {
+        verdict: gravest.unwrap_or(Verdict::Healthy),
+        cluster: cluster.cluster_id.to_string(),
+        controller: cluster.controller,
+        summary: summary(cluster),
+        findings,
+    }
+}
+
+impl Health {
+    /// The lines for people.
+    pub(super) fn text(&self) -> String {
+        let verdict = match self.verdict {
+            Verdict::Healthy => "healthy",
+            Verdict::Degraded => "degraded",
+            Verdict::Unusable => "unusable",
+        };
+        let mut text = format!("{verdict}: cluster {}, {}\n", self.cluster, self.summary);
+        for Finding { what, remedy, .. } in &self.findings {
+            text.push_str(&format!("- {what}\n  {remedy}\n"));
+        }
+        text
+    }
+}
+
+fn summary(cluster: &DescribeClusterResponse) -> String {
+    let voters = voters_of(cluster).count();
+    let brokers = cluster.brokers.len();
+    let active = |broker: &&strandline_protocol::messages::BrokerDescription| {
+        broker.state == BrokerState::Active
+    };
+    let active = cluster.brokers.iter().filter(active).count();
+    let partitions = cluster.partitions;
+    let led = partitions.saturating_sub(cluster.partitions_without_leader);
+    format!(
+        "{active} of {brokers} brokers active, {voters} voters, {led} of {partitions} partitions \
+         led"
+    )
+}
+
+fn voters_of(cluster: &DescribeClusterResponse) -> impl Iterator<Item = &MemberDescription> {
+    let members = cluster.members.iter();
+    members.filter(|member| member.role == MemberRole::Voter)
+}
+
+fn controller(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
+    let asked = cluster.answered_by;
+    let finding = match cluster.controller {
+        None => Finding {
+            verdict: Verdict::Unusable,
+            what: format!("broker {asked} knows of no controller, so nothing can be changed"),
+            remedy: format!(
+                "more than half of the voters ({}) must run and reach each other: start those that \
+                 do not",
+                ids(voters_of(cluster).map(|member| member.broker_id))
+            ),
+        },
+        Some(controller) if controller != asked => Finding {
+            // Nobody else has been elected either, as far as this broker is told.
+            verdict: Verdict::Unusable,
+            what: format!("the controller, broker {controller}, did not answer broker {asked}"),
+            remedy: format!(
+                "if this lasts for more than seconds, more than half of the voters ({}) are down \
+                 or cut off: start them, and look at the network",
+                ids(voters_of(cluster).map(|member| member.broker_id))
+            ),
+        },
+        Some(_) => return,
+    };
+    findings.push(finding);
+}
+
+fn voters(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
+    if cluster.controller != Some(cluster.answered_by) {
+        // Only the controller knows who is silent.
+        return;
+    }
+    let total = voters_of(cluster).count();
+    for member in voters_of(cluster) {
+        let id = member.broker_id;
+        let silent =
+            id != cluster.answered_by && member.heard_ms_ago.is_none_or(|ago| ago > SILENCE_MS_MAX);
+        if silent {
+            let since = member.heard_ms_ago.map_or_else(
+                || "since the controller was elected".to_owned(),
+                |ago| format!("for {}", seconds(ago)),
+            );
+            findings.push(Finding {
+                verdict: Verdict::Degraded,
+                what: format!("broker {id}, one of {total} voters, was not heard of {since}"),
+                remedy: format!(
+                    "start it; if it is gone for good: strandline cluster remove-voter {id}"
+                ),
+            });
+        } else if let Some(lag) = lag(cluster, member.log_end).filter(|lag| *lag > LAG_MAX) {
+            findings.push(Finding {
+                verdict: Verdict::Degraded,
+                what: format!("broker {id}, one of {total} voters, is {lag} entries behind"),
+                remedy: "it catches up by itself; if it does not, look at its disk and its log"
+                    .to_owned(),
+            });
+        }
+    }
+}
+
+fn brokers(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
+    for broker in &cluster.brokers {
+        let id = broker.id;
+        match broker.state {
+            BrokerState::Fenced => findings.push(Finding {
+                verdict: Verdict::Degraded,
+                what: format!(
+                    "broker {id} is fenced: it leads nothing, and keeps {} partitions",
+                    broker.keeps
+                ),
+                remedy: format!(
+                    "start it, or look at its log; if it is gone for good: strandline cluster \
+                     remove-broker {id}"
+                ),
+            }),
+            BrokerState::Stopping => findings.push(Finding {
+                verdict: Verdict::Degraded,
+                what: format!("broker {id} is about to stop, and leads {}", broker.leads),
+                remedy: "wait until it has stopped, and start it again when you are done"
+                    .to_owned(),
+            }),
+            BrokerState::Active => {
+                let lag = broker_lag(cluster, broker).filter(|lag| *lag > LAG_MAX);
+                findings.extend(lag.map(|lag| Finding {
+                    verdict: Verdict::Degraded,
+                    what: format!("broker {id} follows the metadata {lag} entries behind"),
+                    remedy: "it catches up by itself; if it does not, look at its disk".to_owned(),
+                }));
+            }
+        }
+    }
+}
+
+fn partitions(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
+    let (leaderless, partitions) = (cluster.partitions_without_leader, cluster.partitions);
+    if leaderless == 0 {
+        return;
+    }
+    let verdict = if leaderless >= partitions {
+        Verdict::Unusable
+    } else {
+        Verdict::Degraded
+    };
+    findings.push(Finding {
+        verdict,
+        what: format!(
+            "{leaderless} of {partitions} partitions have no leader: nobody writes or reads them"
+        ),
+        remedy: "start the brokers that keep them: `strandline topic describe` names them"
+            .to_owned(),
+    });
+}
+
+pub(super) fn ids(brokers: impl Iterator<Item = BrokerId>) -> String {
+    let ids: Vec<String> = brokers.map(|id| id.to_string()).collect();
+    if ids.is_empty() {
+        return "none is known".to_owned();
+    }
+    ids.join(", ")
+}
