@@ -113,6 +113,13 @@ impl BrokerSetup {
         self
     }
 
+    /// With further arguments.
+    #[must_use]
+    pub fn with(self, arguments: &[&str]) -> Self {
+        let with_next = |setup: Self, argument: &&str| setup.argument(argument);
+        arguments.iter().fold(self, with_next)
+    }
+
     /// Where clients find it.
     #[must_use]
     pub fn address(&self) -> String {

@@ -134,7 +134,7 @@ impl Load {
         let gate = watch::Sender::new(Gate::Go);
         let mut tasks = Vec::new();
         for (number, partitions) in (0..).zip(&plan.producers) {
-            let client = Client::connect(&[address], ClientOptions::default()).await?;
+            let client = Client::connect(&split(address), ClientOptions::default()).await?;
             let sender = Sender {
                 number,
                 partitions: partitions.clone(),
@@ -218,6 +218,11 @@ impl Load {
         }
         Ok(std::mem::take(&mut *lock(&self.shared.history)))
     }
+}
+
+/// The addresses in `addresses`, which are separated by commas.
+fn split(addresses: &str) -> Vec<&str> {
+    addresses.split(',').collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -371,7 +376,7 @@ pub async fn create_topic(
     partitions: i32,
     configs: &[(&str, &str)],
 ) -> anyhow::Result<()> {
-    let client = Client::connect(&[address], ClientOptions::default()).await?;
+    let client = Client::connect(&split(address), ClientOptions::default()).await?;
     let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     let new = NewTopic {
         name: topic.to_owned(),
@@ -425,7 +430,7 @@ pub async fn read_all(
     topic: &str,
     partition: i32,
 ) -> anyhow::Result<Vec<(i64, Option<Mark>)>> {
-    let client = Client::connect(&[address], ClientOptions::default()).await?;
+    let client = Client::connect(&split(address), ClientOptions::default()).await?;
     let mut consumer: Consumer = client.consumer(ConsumerOptions::default())?;
     let assigned = [(topic, PartitionId(partition), StartAt::Beginning)];
     consumer.assign(&assigned).await?;

@@ -1,8 +1,10 @@
 //! A broker's own half of liveness: heartbeats to the controller, and the lease that they renew.
 //!
-//! *Patterns: heartbeat, lease.* What a broker serves as a leader, it serves under its lease, which
-//! counts from when the last heartbeat that was granted was *sent*. A broker that is alone in its
-//! cluster has a lease without end and sends nothing.
+//! *Patterns: heartbeat, lease.* A lease counts from when the last heartbeat that was granted was
+//! *sent*, so that a broker that was paused knows that it may have been replaced. What only this
+//! broker keeps it serves beyond that, until it is told that it is fenced: nobody can take it over,
+//! and the death of a controller must not stop what works. A broker that is alone in its cluster
+//! has a lease without end and sends nothing.
 
 use std::{
     collections::BTreeSet,
@@ -131,17 +133,20 @@ impl Own {
 }
 
 impl MetadataLog {
-    /// Whether this broker may serve as a leader at `now`, which was read after the last pause.
+    /// Whether this broker has not been let in yet, or was told that it is fenced.
+    ///
+    /// A lease that is over because nobody renewed it does not count: as long as there is no
+    /// controller nobody can be put in this broker's place, and nobody else has what only it keeps.
     #[must_use]
-    pub fn may_lead(&self, now: Instant) -> bool {
-        self.own.holds(now)
+    pub fn is_fenced(&self) -> bool {
+        self.own.until_us.load(Ordering::Acquire) == 0
     }
 
     /// What the own lease tells for a scrape.
     #[must_use]
     pub fn lease_figures(&self) -> LeaseFigures {
         LeaseFigures {
-            held: self.may_lead(Instant::now()),
+            held: self.own.holds(Instant::now()),
             renewals: self.own.renewals.load(Ordering::Relaxed),
             expiries: self.own.expiries.load(Ordering::Relaxed),
         }

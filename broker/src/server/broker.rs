@@ -113,12 +113,12 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Whether requests of `api` can be handled at `now`.
+    /// Whether requests of `api` can be handled now.
     ///
     /// # Errors
     /// `NOT_READY` before the metadata is known; what is between brokers works before that.
-    /// `NOT_LEADER_OR_FOLLOWER` for what only a leader may do, while this broker has no lease.
-    pub fn serves(&self, api: ApiKey, now: Instant) -> Result<(), Failure> {
+    /// `NOT_LEADER_OR_FOLLOWER` for what only a leader may do, while this broker is fenced.
+    pub fn serves(&self, api: ApiKey) -> Result<(), Failure> {
         let is_between_brokers = matches!(
             api.api().permission,
             Permission::None | Permission::ClusterAction | Permission::DescribeCluster
@@ -133,11 +133,11 @@ impl Broker {
                  or ask another one",
             ));
         }
-        let needs_lease = matches!(
+        let leads = matches!(
             api,
             ApiKey::Produce | ApiKey::Fetch | ApiKey::ListOffsets | ApiKey::DeleteRecords
         );
-        if needs_lease && !self.metadata.may_lead(now) {
+        if leads && self.metadata.is_fenced() {
             return Err(Failure::new(
                 ErrorCode::NOT_LEADER_OR_FOLLOWER,
                 "this broker leads nothing now, as the controller has not heard of it or has \

@@ -7,7 +7,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use strandline_client::{ClientOptions, connection::Connection};
+use strandline_client::{ClientError, ClientOptions, connection::Connection};
 use strandline_core::metadata::Image;
 use strandline_protocol::ClusterId;
 use strandline_storage::{
@@ -174,7 +174,10 @@ async fn ask(address: &Address) -> Result<ClusterId, String> {
         ..ClientOptions::default()
     };
     let opened = Connection::open(&address.to_string(), &options).await;
-    let connection = opened.map_err(|error| error.to_string())?;
+    let connection = opened.map_err(|error| match error {
+        ClientError::Unreachable { address, reason } => format!("{address}: {reason}"),
+        error => error.to_string(),
+    })?;
     Ok(connection.hello().cluster_id)
 }
 

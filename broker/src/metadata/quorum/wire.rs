@@ -9,8 +9,8 @@ use openraft::raft::{
 use std::sync::Arc;
 use strandline_client::net::Clock;
 use strandline_protocol::{
-    ClusterId,
-    batch::stamp_position,
+    ClusterId, LeaderEpoch,
+    batch::{split_batches, stamp_position},
     messages::{
         Ballot, EntryId, QuorumAppendRequest, QuorumAppendResponse, QuorumTransferRequest,
         QuorumVoteRequest, QuorumVoteResponse, TermVote,
@@ -26,9 +26,8 @@ use super::{
     },
 };
 
-/// An entry that travels lies in this many bytes of one message at most: what is read from the log
-/// for one, and one entry more.
-pub(super) const ENTRIES_PER_MESSAGE_MAX: usize = 100_000;
+/// The most entries of one message: far above what a leader reads from its log for one.
+const ENTRIES_PER_MESSAGE_MAX: usize = 100_000;
 
 pub(super) fn entry_id(id: &LogId) -> EntryId {
     EntryId {
@@ -141,6 +140,14 @@ pub(in crate::metadata) fn append_request_of(
     let mut next = request
         .previous
         .map_or(0, |previous| previous.offset.plus(1).0);
+    let mut term = request
+        .previous
+        .map_or(LeaderEpoch(0), |previous| previous.term);
+    // A frame's checksum does not cover what it carries: each batch has its own.
+    for batch in split_batches(payload) {
+        let checked = batch.and_then(|batch| batch.check_crc());
+        checked.map_err(|error| error.to_string())?;
+    }
     for read in read_entries(payload) {
         let (stored, entry) = read.map_err(|error| error.to_string())?;
         if stored.offset.0 != next || entries.len() >= ENTRIES_PER_MESSAGE_MAX {
@@ -149,6 +156,11 @@ pub(in crate::metadata) fn append_request_of(
                 stored.offset
             ));
         }
+        // Its term is outside of its checksum; but terms go up, and none is above the leader's.
+        if !(term..=request.vote.term).contains(&stored.term) {
+            return Err(format!("entry {next} has the term {}", stored.term));
+        }
+        term = stored.term;
         next = stored.offset.plus(1).0;
         entries.push(to_raft(
             log_id(stored.term, stored.offset),
@@ -209,4 +221,85 @@ pub(in crate::metadata) fn transfer_request_of(
         RaftId(request.successor),
         request.last.map(log_id_of),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use strandline_core::metadata::Entry;
+    use strandline_protocol::Offset;
+
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+    fn vote() -> TermVote {
+        TermVote {
+            term: LeaderEpoch(3),
+            candidate: u64::MAX,
+            won: true,
+        }
+    }
+
+    /// Entries 5 to 7, behind entry 4.
+    fn request() -> AppendEntriesRequest<Types> {
+        let at = |offset| log_id(LeaderEpoch(2), Offset(offset));
+        AppendEntriesRequest {
+            vote: vote_of(vote()),
+            prev_log_id: Some(at(4)),
+            entries: (5..8)
+                .map(|offset| to_raft(at(offset), &Arc::new(Entry::Blank)))
+                .collect(),
+            leader_commit: Some(at(6)),
+        }
+    }
+
+    #[test]
+    fn entries_arrive_where_they_stood_and_one_flipped_bit_is_noticed() {
+        let (message, payload) = append_request(CLUSTER, RaftId(9), request()).unwrap();
+        assert_eq!((message.to, message.vote), (9, vote()));
+        let payload = payload.concat();
+        let read = append_request_of(&message, &payload).unwrap();
+        let places = read.entries.iter().map(|entry| offset_of(&entry.log_id).0);
+        assert_eq!(places.collect::<Vec<_>>(), [5, 6, 7]);
+        assert_eq!(read.vote, request().vote);
+        assert_eq!(read.prev_log_id, request().prev_log_id);
+        assert_eq!(read.leader_commit, request().leader_commit);
+
+        let mut refused = 0;
+        for at in 0..payload.len() {
+            let mut damaged = payload.clone();
+            if let Some(byte) = damaged.get_mut(at) {
+                *byte ^= 4;
+            }
+            match append_request_of(&message, &damaged) {
+                Err(_) => refused += 1,
+                Ok(_) => println!("not noticed: {at}"),
+            }
+        }
+        assert_eq!(refused, payload.len());
+        // One that is missing in between, or cut off.
+        let (whole, cut) = (payload.len() / 3, payload.len() - 1);
+        for part in [payload.get(whole..), payload.get(..cut)] {
+            assert!(append_request_of(&message, part.unwrap()).is_err());
+        }
+    }
+
+    #[test]
+    fn votes_survive_the_way() {
+        let mut request = VoteRequest::new(vote_of(vote()), None);
+        request.leadership_transfer = true;
+        let sent = vote_request(RaftId(1), Ballot::Trial, &request);
+        assert_eq!(vote_request_of(&sent), request);
+        let last = Some(log_id(LeaderEpoch(1), Offset(0)));
+        let response = VoteResponse::<Types>::new(vote_of(vote()), last, true);
+        assert_eq!(vote_response_of(&vote_response(&response)), response);
+        for response in [
+            AppendEntriesResponse::Success,
+            AppendEntriesResponse::PartialSuccess(last),
+            AppendEntriesResponse::Conflict,
+            AppendEntriesResponse::HigherVote(vote_of(vote())),
+        ] {
+            assert_eq!(append_response_of(append_response(&response)), response);
+        }
+    }
 }

@@ -121,7 +121,7 @@ where
 /// Hands a request to the handler of its API.
 #[must_use]
 pub fn handle(api: ApiKey, request: &Request<'_>) -> Handled {
-    if let Err(refused) = request.broker.serves(api, request.now) {
+    if let Err(refused) = request.broker.serves(api) {
         return Handled::Reply(refused.into());
     }
     let handled = match api {
