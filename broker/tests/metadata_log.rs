@@ -16,6 +16,7 @@ use std::{
 
 use strandline_broker::metadata::{
     Flushing, Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataLog, MetadataOptions,
+    SnapshotLimits,
 };
 use strandline_core::metadata::{
     Defaults, Entry, Image, METADATA_VERSION, Membership, Record, Registration, Voter,
@@ -68,6 +69,7 @@ fn options(disk: &SimulatedDisk) -> MetadataOptions {
         founding: Founding::Allowed,
         defaults: Defaults::default(),
         flushing: Flushing::Inline,
+        snapshots: SnapshotLimits::default(),
     }
 }
 

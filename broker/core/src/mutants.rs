@@ -43,11 +43,13 @@ pub enum Mutant {
     BrokerEpochNotChecked,
     /// Breaks: a broker counts its lease from the time at which it sent the heartbeat.
     LeaseCountedFromAnswer,
+    /// Breaks: who is behind the trimmed metadata log gets a snapshot of what it lacks.
+    SnapshotIsNotSent,
 }
 
 impl Mutant {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AcknowledgeBeforeFsync,
         Self::DurableOffsetTakenAfterSync,
         Self::RecoveryDoesNotSync,
@@ -64,6 +66,7 @@ impl Mutant {
         Self::TwoVoterChangesAtOnce,
         Self::BrokerEpochNotChecked,
         Self::LeaseCountedFromAnswer,
+        Self::SnapshotIsNotSent,
     ];
 
     /// What a command line calls it.
@@ -86,6 +89,7 @@ impl Mutant {
             Self::TwoVoterChangesAtOnce => "two-voter-changes-at-once",
             Self::BrokerEpochNotChecked => "broker-epoch-not-checked",
             Self::LeaseCountedFromAnswer => "lease-counted-from-answer",
+            Self::SnapshotIsNotSent => "snapshot-is-not-sent",
         }
     }
 

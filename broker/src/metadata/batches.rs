@@ -14,12 +14,20 @@ pub(super) const BATCH_BYTES_MAX: usize = ENTRY_BYTES_MAX + OVERHEAD_BYTES;
 
 /// The batch of `entry`: one record without a key, whose value is the entry.
 pub(super) fn encode(entry: &Entry, now: Timestamp) -> Result<bytes::Bytes, String> {
-    let value = entry.encode();
+    encode_record(None, &entry.encode(), now)
+}
+
+/// A batch of one record.
+pub(super) fn encode_record(
+    key: Option<&[u8]>,
+    value: &[u8],
+    now: Timestamp,
+) -> Result<bytes::Bytes, String> {
     let mut builder = BatchBuilder::new(Codec::None, value.len() + OVERHEAD_BYTES);
     let record = NewRecord {
         timestamp: now,
-        key: None,
-        value: Some(&value),
+        key,
+        value: Some(value),
         headers: &[],
     };
     builder
@@ -40,6 +48,15 @@ pub(super) struct Stored {
 
 /// Reads one batch of the log.
 pub(super) fn decode(batch: &BatchView<'_>) -> Result<Stored, String> {
+    Ok(Stored {
+        offset: batch.header().base_offset(),
+        term: batch.header().leader_epoch(),
+        entry: decode_record(batch)?.1,
+    })
+}
+
+/// Key and value of the one record of a batch.
+pub(super) fn decode_record(batch: &BatchView<'_>) -> Result<(Option<Vec<u8>>, Vec<u8>), String> {
     let read = |error: BatchError| error.to_string();
     let mut scratch = Vec::new();
     let mut records = batch.records(&mut scratch).map_err(read)?;
@@ -50,9 +67,6 @@ pub(super) fn decode(batch: &BatchView<'_>) -> Result<Stored, String> {
     if records.next().is_some() {
         return Err("a batch holds more than one record".into());
     }
-    Ok(Stored {
-        offset: record.offset,
-        term: batch.header().leader_epoch(),
-        entry: record.value.ok_or("a record holds no entry")?.to_vec(),
-    })
+    let value = record.value.ok_or("a record holds no entry")?.to_vec();
+    Ok((record.key.map(<[u8]>::to_vec), value))
 }

@@ -36,6 +36,21 @@ pub enum MetadataError {
         /// What is wrong with it.
         source: EntryError,
     },
+    /// A snapshot is needed and cannot be used.
+    #[error(
+        "the metadata snapshot {file} cannot be used: {reason}; the metadata log holds only \
+         {held}, which is not enough without it; restore the data directory from a backup, or, \
+         where other brokers keep the metadata, give this one an empty data directory and let it \
+         join again; nothing has been changed"
+    )]
+    Snapshot {
+        /// The snapshot, or the directory if there is none.
+        file: PathBuf,
+        /// What is wrong with it, and at which byte.
+        reason: String,
+        /// The offsets that the log holds.
+        held: String,
+    },
     /// There is no metadata, but there is data.
     #[error(
         "the metadata log {directory} is missing or empty, but the data directory holds \

@@ -5,11 +5,13 @@
 
 use std::{fmt::Display, time::Duration};
 
+use bytes::Bytes;
 use strandline_protocol::{
     BrokerId, ErrorCode, LeaderEpoch,
     messages::{
-        Ballot, Failure, QuorumAppendRequest, QuorumAppendResponse, QuorumTransferRequest,
-        QuorumTransferResponse, QuorumVoteRequest, QuorumVoteResponse,
+        Ballot, Failure, QuorumAppendRequest, QuorumAppendResponse, QuorumSnapshotRequest,
+        QuorumSnapshotResponse, QuorumTransferRequest, QuorumTransferResponse, QuorumVoteRequest,
+        QuorumVoteResponse,
     },
 };
 
@@ -81,6 +83,23 @@ impl MetadataLog {
         answer
             .map(|response| wire::append_response(&response))
             .map_err(failed)
+    }
+
+    /// Takes a part of a snapshot from the leader, for a member that is behind the log. At the last
+    /// one the snapshot is durable and in force when this returns.
+    ///
+    /// Cancel safe: the answer to a part tells where to go on.
+    ///
+    /// # Errors
+    /// As [`MetadataLog::vote`]; a part that no leader sends; a snapshot that does not read or is
+    /// another cluster's; a disk that fails or is full.
+    pub async fn receive_snapshot(
+        &self,
+        request: QuorumSnapshotRequest,
+        part: Bytes,
+    ) -> Result<QuorumSnapshotResponse, Failure> {
+        let raft = self.member_for(request.to)?;
+        self.receiver.take(raft, request, part).await
     }
 
     /// Goes along with a transfer of the leadership.

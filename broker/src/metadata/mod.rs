@@ -9,6 +9,7 @@
 //! [`Controller::decide`]: strandline_core::metadata::Controller::decide
 
 mod alive;
+mod base;
 mod batches;
 mod describe;
 mod error;
@@ -48,7 +49,7 @@ pub use forward::{SOFTWARE, version_payload};
 pub use member::ControllerAt;
 pub use own_log::OwnLog;
 pub use peers::{Identity as PeerIdentity, PeerError, Peers};
-pub use quorum::MetadataCheckpoint;
+pub use quorum::{MetadataCheckpoint, SnapshotLimits};
 pub use registration::PassOn;
 pub use replay::{Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataOptions};
 
@@ -56,8 +57,8 @@ use alive::Own;
 use lessor::Lessor;
 use queue::{Queue, Request, shutting_down};
 use quorum::{
-    Company, Failing, Machine, NoPeers, NoSnapshot, Parts, PeerNetwork, Public, Raft, Store, Types,
-    keep_members, stored_membership,
+    Company, Failing, Keeper, Machine, NoPeers, Parts, PeerNetwork, Public, Raft, Receiver,
+    SnapshotFile, Snapshots, SnapshotsParts, Store, Types, keep_members, stored_membership,
 };
 use replay::Opened;
 
@@ -86,6 +87,7 @@ pub struct MetadataLog {
     peers: Option<Peers>,
     lessor: Arc<Lessor>,
     own: Arc<Own>,
+    receiver: Arc<Receiver>,
     /// Held while a block is being reserved, so that many producers that come at once share it.
     producer_ids: Arc<tokio::sync::Mutex<ProducerIds>>,
 }
@@ -131,7 +133,7 @@ impl MetadataLog {
     ) -> Result<(Self, RecoveryReport), MetadataError>
     where
         N: RaftNetworkFactory<Types>,
-        N::Network: NetSnapshot<Types, SnapshotData = NoSnapshot>,
+        N::Network: NetSnapshot<Types, SnapshotData = SnapshotFile>,
     {
         let opened = replay::open(&options)?;
         let report = opened.report.clone();
@@ -144,9 +146,20 @@ impl MetadataLog {
             vote,
             company,
             image,
+            kept,
+            purged,
+            appended,
             membership,
             ..
         } = opened;
+        let snapshots = Snapshots::new(SnapshotsParts {
+            files: Arc::clone(&options.file_system),
+            directory: options.directory.clone(),
+            cluster: options.membership.cluster,
+            flushing: options.flushing,
+            kept,
+        });
+        snapshots.trim(log.start()).map_err(StorageError::from)?;
         let parts = Parts {
             files: Arc::clone(&options.file_system),
             directory: options.data_directory().to_path_buf(),
@@ -154,11 +167,20 @@ impl MetadataLog {
             vote,
             cluster: options.membership.cluster,
             flushing: options.flushing,
+            snapshots: snapshots.clone(),
+            purged,
+            appended,
         };
         let store = Store::new(parts, failing.clone());
         let public = Public::new(image.clone(), failing.clone());
         let membership = stored_membership(membership.as_ref());
-        let machine = Machine::new(public.clone(), store.clone(), image, membership);
+        let machine = Machine::new(
+            public.clone(),
+            store.clone(),
+            snapshots.clone(),
+            image,
+            membership,
+        );
         let controller = Arc::new(Mutex::new(Controller::new(options.defaults)));
         let (queue, requests) = queue::channel();
         let member: Arc<OnceLock<Raft>> = Arc::default();
@@ -173,7 +195,20 @@ impl MetadataLog {
             requests,
             lessor: peers.is_some().then(|| Arc::clone(&lessor)),
             member: Arc::clone(&member),
+            keeper: Keeper {
+                limits: options.snapshots,
+                public: public.clone(),
+                store: store.clone(),
+                snapshots: snapshots.clone(),
+            },
         };
+        let receiver = Receiver::new(
+            options.raft_id,
+            store.clone(),
+            snapshots,
+            public.clone(),
+            failing.clone(),
+        );
         tokio::spawn(serving.run(machine, network));
         let metadata = Self {
             queue,
@@ -187,6 +222,7 @@ impl MetadataLog {
             peers,
             lessor,
             own: Own::new(),
+            receiver: Arc::new(receiver),
             producer_ids: Arc::default(),
         };
         Ok((metadata, report))

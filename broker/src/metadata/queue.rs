@@ -28,8 +28,8 @@ use tokio::{
 
 use super::lessor::{Lessor, is_alone};
 use super::quorum::{
-    Change, Company, FAILED, Failing, LogId, Machine, NoSnapshot, Proposal, Public, Raft, Store,
-    Types, keep_time, log_id, offset_of, seeded, start, term_of,
+    Change, Company, FAILED, Failing, Keeper, LogId, Machine, Proposal, Public, Raft, SnapshotFile,
+    Store, Types, keep_time, log_id, offset_of, seeded, start, term_of,
 };
 
 /// How many commands may wait to be decided.
@@ -60,6 +60,8 @@ pub(super) struct Queue {
     pub(super) lessor: Option<Arc<Lessor>>,
     /// Where the member is found once it has started.
     pub(super) member: Arc<OnceLock<Raft>>,
+    /// Sees to snapshots while the queue serves.
+    pub(super) keeper: Keeper,
 }
 
 /// A queue's end for those who ask.
@@ -112,7 +114,7 @@ impl Queue {
     pub(super) async fn run<N>(self, machine: Machine, network: N)
     where
         N: RaftNetworkFactory<Types>,
-        N::Network: NetSnapshot<Types, SnapshotData = NoSnapshot>,
+        N::Network: NetSnapshot<Types, SnapshotData = SnapshotFile>,
     {
         if self.requests.is_closed() && self.requests.is_empty() {
             // Whoever opened the log has gone, and may have opened it again.
@@ -124,12 +126,13 @@ impl Queue {
     async fn serve<N>(mut self, machine: Machine, network: N)
     where
         N: RaftNetworkFactory<Types>,
-        N::Network: NetSnapshot<Types, SnapshotData = NoSnapshot>,
+        N::Network: NetSnapshot<Types, SnapshotData = SnapshotFile>,
     {
         let (id, store) = (self.raft_id, self.store.clone());
         match start(id, self.company, store, machine, network).await {
             Ok(raft) => {
                 let _ = self.member.set(raft.clone());
+                let keeping = self.keeper.clone().run(raft.clone());
                 let mut running = Running {
                     metrics: raft.server_metrics(),
                     failed: self.failing.watch(),
@@ -137,7 +140,11 @@ impl Queue {
                     queue: self,
                     raft,
                 };
-                running.serve().await;
+                tokio::select! {
+                    biased;
+                    () = running.serve() => {}
+                    () = keeping => {}
+                }
             }
             Err(error) => {
                 self.failing.fail_with(ErrorCode::STORAGE_ERROR, &error);

@@ -20,9 +20,10 @@ use strandline_storage::{
 
 use super::{
     Flushing,
+    base::{self, Base},
     batches::{self, Stored},
     error::MetadataError,
-    quorum::{Company, LogId, log_id},
+    quorum::{Company, Kept, LogId, SnapshotLimits, log_id},
 };
 
 /// The identity of the metadata log, as in Kafka.
@@ -33,6 +34,9 @@ pub const METADATA_DIRECTORY: &str = "__cluster_metadata-0";
 
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 1 << 20;
+
+/// The size of a segment, in bytes.
+const SEGMENT_BYTES: u32 = 16 << 20;
 
 /// Whether an empty metadata log may be taken for a new cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub struct MetadataOptions {
     pub defaults: Defaults,
     /// Where syncs run.
     pub flushing: Flushing,
+    /// How much is appended before a snapshot is written.
+    pub snapshots: SnapshotLimits,
 }
 
 /// A log that was read to its end.
@@ -74,6 +80,12 @@ pub(super) struct Opened {
     pub(super) company: Company,
     /// What is known to be committed.
     pub(super) image: Image,
+    /// The snapshots, oldest first.
+    pub(super) kept: Vec<Kept>,
+    /// The last entry that was trimmed.
+    pub(super) purged: Option<LogId>,
+    /// How many bytes of batches lie behind the newest snapshot.
+    pub(super) appended: u64,
     /// All that is written, committed or not.
     pub(super) written: Image,
     /// The last membership in the image, and where it stands; none if the image is empty.
@@ -109,6 +121,7 @@ pub(super) fn open(options: &MetadataOptions) -> Result<Opened, MetadataError> {
         });
     }
     let vote = read_quorum_vote(options.file_system.as_ref(), options.data_directory());
+    let base = base::find(options, &mut log)?;
     if log.end() == Offset::ZERO {
         // Who has voted has had a log, or was about to get one.
         match (options.founding, &vote) {
@@ -121,7 +134,11 @@ pub(super) fn open(options: &MetadataOptions) -> Result<Opened, MetadataError> {
             }
         }
     }
-    let (mut image, membership) = replay(options, &log)?;
+    let Replayed {
+        mut image,
+        membership,
+        bytes,
+    } = replay(options, &log, &base)?;
     let (found, expected) = (image.cluster(), options.membership.cluster);
     if found != expected {
         return Err(MetadataError::OtherCluster {
@@ -131,18 +148,28 @@ pub(super) fn open(options: &MetadataOptions) -> Result<Opened, MetadataError> {
         });
     }
     let company = company(options, &membership.0)?;
-    let vote = settle_vote(options, &log, vote, &membership.0)?;
+    let term = log.latest_epoch().unwrap_or_default().max(base.term());
+    let vote = settle_vote(options, term, vote, &membership.0)?;
     let mut membership = Some(membership);
     let written = image.clone();
     if company == Company::Others {
-        // It reads well, but what of it is committed, the leader will tell.
-        (image, membership) = (Image::default(), None);
+        // It reads well, but what of it is committed, the leader will tell; of a snapshot all is.
+        (image, membership) = match base.loaded {
+            Some(loaded) => (
+                loaded.image,
+                Some((loaded.membership, loaded.membership_at)),
+            ),
+            None => (Image::default(), None),
+        };
     }
     Ok(Opened {
         log,
         vote,
         company,
         image,
+        kept: base.kept,
+        purged: base.purged,
+        appended: bytes,
         written,
         membership,
         report,
@@ -166,6 +193,9 @@ fn newcomer(
         vote: vote.unwrap_or(never),
         company: Company::Others,
         image: Image::default(),
+        kept: Vec::new(),
+        purged: None,
+        appended: 0,
         written: Image::default(),
         membership: None,
         report,
@@ -195,11 +225,10 @@ fn company(options: &MetadataOptions, membership: &Membership) -> Result<Company
 /// older than its log, the term of the log counts.
 fn settle_vote(
     options: &MetadataOptions,
-    log: &Log,
+    term: LeaderEpoch,
     vote: Result<Option<QuorumVote>, StorageError>,
     membership: &Membership,
 ) -> Result<QuorumVote, MetadataError> {
-    let term = log.latest_epoch().unwrap_or_default();
     let vote = match vote {
         Err(StorageError::Fs(error)) => return Err(StorageError::from(error).into()),
         vote => vote,
@@ -224,9 +253,11 @@ fn settle_vote(
     })
 }
 
-/// Nothing of the metadata log ever goes by age or size, and no clock can stop it.
+/// Nothing of the metadata log ever goes by age or size, and no clock can stop it. What a snapshot
+/// makes superfluous goes in whole segments, so they are small.
 fn log_config() -> LogConfig {
     LogConfig {
+        segment_bytes: SEGMENT_BYTES,
         retention_ms: None,
         retention_bytes: None,
         max_message_bytes: batches::BATCH_BYTES_MAX,
@@ -271,13 +302,24 @@ fn read_entry(batch: Result<BatchView<'_>, BatchError>) -> Result<(Stored, Entry
     Ok((stored, entry))
 }
 
-/// Reads and applies everything.
-fn replay(
-    options: &MetadataOptions,
-    log: &Log,
-) -> Result<(Image, (Membership, LogId)), MetadataError> {
-    let (mut image, mut membership) = (Image::default(), None);
-    let mut next = Offset::ZERO;
+/// All that is written, committed or not.
+struct Replayed {
+    image: Image,
+    membership: (Membership, LogId),
+    /// How many bytes of batches were read.
+    bytes: u64,
+}
+
+/// Reads and applies everything behind `base`.
+fn replay(options: &MetadataOptions, log: &Log, base: &Base) -> Result<Replayed, MetadataError> {
+    let (mut image, mut membership) = match &base.loaded {
+        Some(loaded) => (
+            loaded.image.clone(),
+            Some((loaded.membership.clone(), loaded.membership_at)),
+        ),
+        None => (Image::default(), None),
+    };
+    let (mut next, mut bytes) = (base.end(), 0_u64);
     let damaged = |offset: Offset, reason: String| MetadataError::Damaged {
         file: segment_of(options, offset),
         offset,
@@ -294,6 +336,7 @@ fn replay(
                 }
                 ReadError::Storage(error) => error.into(),
             })?;
+        bytes = bytes.saturating_add(u64::try_from(fetched.bytes.len()).unwrap_or(0));
         for read in read_entries(&fetched.bytes) {
             let (stored, entry) = read.map_err(|error| match error {
                 Unreadable::Batch(reason) => damaged(next, reason),
@@ -319,11 +362,15 @@ fn replay(
     }
     let membership =
         membership.ok_or_else(|| damaged(next, "it holds no membership".to_owned()))?;
-    Ok((image, membership))
+    Ok(Replayed {
+        image,
+        membership,
+        bytes,
+    })
 }
 
 /// The file in which `offset` lies, for messages.
-fn segment_of(options: &MetadataOptions, offset: Offset) -> PathBuf {
+pub(super) fn segment_of(options: &MetadataOptions, offset: Offset) -> PathBuf {
     let entries = options
         .file_system
         .list(&options.directory)

@@ -3,11 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod snapshots;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,8 +41,8 @@ use strandline_storage::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Flushing, Founding, METADATA_DIRECTORY, MetadataLog, MetadataOptions,
-    quorum::{NoSnapshot, Raft, Types},
+    Flushing, Founding, METADATA_DIRECTORY, MetadataLog, MetadataOptions, SnapshotLimits,
+    quorum::{Raft, SnapshotFile, Types, send_snapshot},
 };
 
 const CLUSTER: ClusterId = ClusterId([5; 16]);
@@ -49,6 +54,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Wires {
     members: Mutex<BTreeMap<RaftId, Raft>>,
+    logs: Mutex<BTreeMap<RaftId, MetadataLog>>,
+    /// How many parts of snapshots were sent.
+    parts: AtomicUsize,
     /// From whom to whom nothing gets through.
     cut: Mutex<BTreeSet<(RaftId, RaftId)>>,
 }
@@ -101,7 +109,7 @@ impl RaftNetworkFactory<Types> for Wire {
 }
 
 impl RaftNetworkV2<Types> for Wire {
-    type SnapshotData = NoSnapshot;
+    type SnapshotData = SnapshotFile;
 
     async fn append_entries(
         &mut self,
@@ -132,17 +140,57 @@ impl RaftNetworkV2<Types> for Wire {
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<Types>,
-        _snapshot: SnapshotOf<Types, NoSnapshot>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: VoteOf<Types>,
+        snapshot: SnapshotOf<Types, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(Unreachable::from_string("there are no snapshots yet").into())
+        send_snapshot(self.to, vote, snapshot, cancel, |request, part| async {
+            self.peer()?;
+            let peer = self.wires.logs.lock().get(&self.to).cloned();
+            let peer = peer.ok_or_else(|| Unreachable::from_string("it is off"))?;
+            self.wires.parts.fetch_add(1, Ordering::Relaxed);
+            self.back(
+                peer.receive_snapshot(request, part)
+                    .await
+                    .map_err(|failure| failure.message),
+            )
+        })
+        .await
+    }
+}
+
+fn options(
+    disk: &SimulatedDisk,
+    id: RaftId,
+    founding: Founding,
+    snapshots: SnapshotLimits,
+) -> MetadataOptions {
+    MetadataOptions {
+        file_system: disk.file_system(),
+        directory: Path::new("/data").join(METADATA_DIRECTORY),
+        hint: RecoveryHint {
+            shutdown: Shutdown::Unclean,
+            ..RecoveryHint::default()
+        },
+        raft_id: id,
+        membership: Membership::of(
+            CLUSTER,
+            vec![Voter {
+                raft_id: id.0,
+                broker: broker(id),
+            }],
+        ),
+        founding,
+        defaults: Defaults::default(),
+        flushing: Flushing::Inline,
+        snapshots,
     }
 }
 
 /// The members 1 to 3, each with a disk of its own.
 struct Group {
+    limits: SnapshotLimits,
     wires: Arc<Wires>,
     disks: BTreeMap<RaftId, SimulatedDisk>,
     logs: BTreeMap<RaftId, MetadataLog>,
@@ -157,7 +205,26 @@ fn broker(id: RaftId) -> BrokerId {
 impl Group {
     /// One member founds the cluster, the others join, and all three vote after one change.
     async fn of_three() -> Self {
+        Self::of_three_with(SnapshotLimits::default()).await
+    }
+
+    async fn of_three_with(limits: SnapshotLimits) -> Self {
+        let mut group = Self::alone(limits).await;
+        for id in [IDS[1], IDS[2]] {
+            group.start(id, Founding::Elsewhere).await;
+            let added = group.raft(IDS[0]).add_learner(id, broker(id), true).await;
+            added.unwrap();
+        }
+        let voters = BTreeSet::from(IDS);
+        let raft = group.raft(IDS[0]);
+        raft.change_membership(voters, false).await.unwrap();
+        group
+    }
+
+    /// One member has founded the cluster, the others have empty disks.
+    async fn alone(limits: SnapshotLimits) -> Self {
         let mut group = Self {
+            limits,
             wires: Arc::default(),
             disks: BTreeMap::new(),
             logs: BTreeMap::new(),
@@ -173,37 +240,11 @@ impl Group {
         let first = group.logs[&IDS[0]].clone();
         first.register(registration(IDS[0])).await.unwrap();
         create(&first, "alone").await.unwrap();
-        for id in [IDS[1], IDS[2]] {
-            group.start(id, Founding::Elsewhere).await;
-            let added = group.raft(IDS[0]).add_learner(id, broker(id), true).await;
-            added.unwrap();
-        }
-        let voters = BTreeSet::from(IDS);
-        let raft = group.raft(IDS[0]);
-        raft.change_membership(voters, false).await.unwrap();
         group
     }
 
     async fn start(&mut self, id: RaftId, founding: Founding) {
-        let options = MetadataOptions {
-            file_system: self.disks[&id].file_system(),
-            directory: Path::new("/data").join(METADATA_DIRECTORY),
-            hint: RecoveryHint {
-                shutdown: Shutdown::Unclean,
-                ..RecoveryHint::default()
-            },
-            raft_id: id,
-            membership: Membership::of(
-                CLUSTER,
-                vec![Voter {
-                    raft_id: id.0,
-                    broker: broker(id),
-                }],
-            ),
-            founding,
-            defaults: Defaults::default(),
-            flushing: Flushing::Inline,
-        };
+        let options = options(&self.disks[&id], id, founding, self.limits);
         let wire = Wire {
             wires: Arc::clone(&self.wires),
             from: id,
@@ -213,6 +254,7 @@ impl Group {
         until("the member starts", || metadata.member.get().is_some()).await;
         let raft = metadata.member.get().unwrap().clone();
         self.wires.members.lock().insert(id, raft);
+        self.wires.logs.lock().insert(id, metadata.clone());
         self.logs.insert(id, metadata);
     }
 
@@ -222,6 +264,7 @@ impl Group {
         // What the member does from here on reaches nobody, and not the disk that is left.
         let left = self.disks[&id].power_cut(seed);
         self.disks.insert(id, left);
+        self.wires.logs.lock().remove(&id);
         self.logs.remove(&id);
         raft.shutdown().await.unwrap();
     }
@@ -384,6 +427,7 @@ async fn a_voter_that_lost_its_vote_does_not_start() {
         founding: Founding::Forbidden,
         defaults: Defaults::default(),
         flushing: Flushing::Inline,
+        snapshots: SnapshotLimits::default(),
     };
     let refused = MetadataLog::open(options)
         .expect_err("it is refused")

@@ -48,7 +48,7 @@ use crate::{
     http::{self, HttpServer, Readiness},
     metadata::{
         Flushing, Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataLog, MetadataOptions,
-        PeerIdentity, Peers, SOFTWARE,
+        PeerIdentity, Peers, SOFTWARE, SnapshotLimits,
     },
     metrics::Metrics,
     partition::{
@@ -284,6 +284,7 @@ async fn open_metadata(
             Threads::Allowed => Flushing::Blocking,
             Threads::None => Flushing::Inline,
         },
+        snapshots: SnapshotLimits::default(),
     };
     let (metadata, report) = blocking(threads, move || MetadataLog::open_among(options, peers))
         .await

@@ -42,6 +42,7 @@ mod producer_snapshot;
 mod producers;
 mod read;
 mod recovery;
+mod restart;
 mod retention;
 mod roll;
 mod scan;

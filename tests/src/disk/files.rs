@@ -32,6 +32,8 @@ pub enum FileKind {
     PartitionMetadata,
     /// Batches of the metadata log.
     MetadataSegment,
+    /// What the metadata log told up to an offset.
+    MetadataSnapshot,
     /// What lies beside them.
     MetadataOther,
     /// How far each partition had come.
@@ -64,6 +66,7 @@ impl FileKind {
             Self::Epochs => "leader-epoch-checkpoint",
             Self::PartitionMetadata => "partition.metadata",
             Self::MetadataSegment => "metadata log",
+            Self::MetadataSnapshot => "metadata snapshot",
             Self::MetadataOther => "metadata log, other files",
             Self::Checkpoint => "checkpoint.sealed",
             Self::KafkaCheckpoint => "*-offset-checkpoint",
@@ -87,6 +90,7 @@ impl FileKind {
             (_, Some("index")) => Self::OffsetIndex,
             (_, Some("timeindex")) => Self::TimeIndex,
             (_, Some("snapshot")) => Self::Snapshot,
+            (_, Some("checkpoint")) => Self::MetadataSnapshot,
             ("partition.state", _) => Self::PartitionState,
             ("recovery.state", _) => Self::RecoveryState,
             ("leader-epoch-checkpoint", _) => Self::Epochs,
@@ -102,6 +106,7 @@ impl FileKind {
         };
         Some(match kind {
             Self::Segment if is_metadata => Self::MetadataSegment,
+            Self::MetadataSnapshot => Self::MetadataSnapshot,
             _ if is_metadata => Self::MetadataOther,
             kind => kind,
         })

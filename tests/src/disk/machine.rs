@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 use strandline_broker::{
     metadata::{
         Flushing, Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataError, MetadataLog,
-        MetadataOptions,
+        MetadataOptions, SnapshotLimits,
     },
     partition::metadata_name,
 };
@@ -43,6 +43,9 @@ pub const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
 /// How much is kept aside for a full disk.
 const RESERVE_BYTES: u64 = 32 << 10;
+
+/// How many entries of the metadata log lie between two snapshots.
+const SNAPSHOT_ENTRIES: u64 = 8;
 
 /// Topics with few index entries.
 const SPARSE_TOPICS: [&str; 2] = ["b", "d"];
@@ -462,6 +465,10 @@ fn open_metadata(
         founding,
         defaults: Defaults::default(),
         flushing: Flushing::Inline,
+        snapshots: SnapshotLimits {
+            entries: SNAPSHOT_ENTRIES,
+            bytes: u64::MAX,
+        },
     };
     let opened = MetadataLog::open(options);
     opened

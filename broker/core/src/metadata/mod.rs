@@ -15,6 +15,7 @@ pub mod limits;
 mod producer_ids;
 pub mod quorum_plan;
 mod record;
+mod snapshot_values;
 mod topic;
 
 pub use answer::metadata_page;
@@ -33,4 +34,5 @@ pub use record::{
     ChangedTopic, METADATA_VERSION, Membership, PartitionChange, Record, Registration, Replica,
     Replicas, Voter,
 };
+pub use snapshot_values::SnapshotValueError;
 pub use topic::{Partition, Topic};

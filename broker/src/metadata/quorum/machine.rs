@@ -9,7 +9,7 @@ use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, sync::Arc};
 use arc_swap::ArcSwap;
 use futures_core::Stream;
 use openraft::{
-    OptionalSend, RaftSnapshotBuilder,
+    OptionalSend,
     alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf},
     entry::RaftEntry as _,
     storage::{EntryResponder, RaftStateMachine},
@@ -24,6 +24,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     failure::Failing,
+    snapshot::{SnapshotBuilder, SnapshotFile, Snapshots},
     store::Store,
     types::{LogId, RaftEntry, StoredMembership, Types, from_raft, offset_of, term_of},
 };
@@ -176,6 +177,7 @@ fn answer(proposal: Proposal, store: &Store) {
 pub(in crate::metadata) struct Machine {
     public: Public,
     store: Store,
+    snapshots: Snapshots,
     image: Image,
     membership: StoredMembership,
 }
@@ -185,12 +187,14 @@ impl Machine {
     pub(in crate::metadata) const fn new(
         public: Public,
         store: Store,
+        snapshots: Snapshots,
         image: Image,
         membership: StoredMembership,
     ) -> Self {
         Self {
             public,
             store,
+            snapshots,
             image,
             membership,
         }
@@ -220,8 +224,8 @@ impl Machine {
 }
 
 impl RaftStateMachine<Types> for Machine {
-    type SnapshotData = NoSnapshot;
-    type SnapshotBuilder = NoSnapshot;
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(
         &mut self,
@@ -247,40 +251,36 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> NoSnapshot {
-        NoSnapshot
+    /// The image is a value: what is applied from here on does not touch the builder's.
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            snapshots: self.snapshots.clone(),
+            image: self.image.clone(),
+            membership: self.membership.clone(),
+            store: self.store.clone(),
+            failing: self.public.shared.failing.clone(),
+        }
     }
 
     async fn install_snapshot(
         &mut self,
-        _meta: &SnapshotMetaOf<Types>,
-        _snapshot: NoSnapshot,
+        meta: &SnapshotMetaOf<Types>,
+        snapshot: SnapshotFile,
     ) -> Result<(), io::Error> {
-        Err(no_snapshots())
+        let membership = meta.last_membership.clone();
+        let installed = self.snapshots.install(snapshot, membership.clone()).await;
+        let loaded = installed.inspect_err(|error| {
+            let failing = &self.public.shared.failing;
+            failing.fail_with(ErrorCode::STORAGE_ERROR, error);
+        })?;
+        (self.image, self.membership) = (loaded.image, membership);
+        self.public.publish(&self.image, &self.store);
+        Ok(())
     }
 
     async fn get_current_snapshot(
         &mut self,
-    ) -> Result<Option<SnapshotOf<Types, NoSnapshot>>, io::Error> {
-        Ok(None)
+    ) -> Result<Option<SnapshotOf<Types, SnapshotFile>>, io::Error> {
+        self.snapshots.current()
     }
-}
-
-/// The log is never trimmed yet, so that nobody needs a snapshot.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::metadata) struct NoSnapshot;
-
-impl RaftSnapshotBuilder<Types> for NoSnapshot {
-    type SnapshotData = Self;
-
-    async fn build_snapshot(&mut self) -> Result<SnapshotOf<Types, Self>, io::Error> {
-        Err(no_snapshots())
-    }
-}
-
-fn no_snapshots() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::Unsupported,
-        "there are no snapshots of the metadata yet",
-    )
 }

@@ -3,8 +3,9 @@
 //! *Patterns: consistent core, majority quorum, replicated log, generation clock.* openraft decides
 //! who leads and what is committed; here is what it stands on: the log and the vote on the disk
 //! ([`store`]), the image that committed entries become ([`machine`]), the way to the other members
-//! ([`network`]). The Raft id is the random one of the data directory, so that a wiped disk is
-//! another member; the leader is the controller, its term the controller epoch.
+//! ([`network`]), and what spares both all of the log ([`snapshot`]). The Raft id is the random one
+//! of the data directory, so that a wiped disk is another member; the leader is the controller, its
+//! term the controller epoch.
 //!
 //! **Never** decides what is proposed: that is the controller's, in the update queue.
 
@@ -13,6 +14,7 @@ mod machine;
 mod membership;
 mod network;
 mod raft_log;
+mod snapshot;
 mod store;
 mod types;
 pub(super) mod wire;
@@ -24,9 +26,16 @@ use strandline_core::metadata::Membership;
 use strandline_storage::directory::RaftId;
 
 pub(super) use failure::Failing;
-pub(super) use machine::{FAILED, Machine, NoSnapshot, Proposal, Public};
+pub(super) use machine::{FAILED, Machine, Proposal, Public};
 pub(super) use membership::keep_members;
 pub(super) use network::{NoPeers, PeerNetwork};
+pub use snapshot::SnapshotLimits;
+#[cfg(test)]
+pub(super) use snapshot::send_snapshot;
+pub(super) use snapshot::{
+    Keeper, Kept, Loaded, Receiver, SnapshotFile, Snapshots, SnapshotsParts, Unusable, load_at,
+    name_of, names_in,
+};
 pub use store::MetadataCheckpoint;
 pub(super) use store::{Parts, Store};
 pub(super) use types::{Change, LogId, Types, log_id, offset_of, term_of};
@@ -75,7 +84,7 @@ pub(super) async fn start<N>(
 ) -> Result<Raft, String>
 where
     N: RaftNetworkFactory<Types>,
-    N::Network: NetSnapshot<Types, SnapshotData = NoSnapshot>,
+    N::Network: NetSnapshot<Types, SnapshotData = SnapshotFile>,
 {
     let config = Config {
         cluster_name: "metadata".to_owned(),
@@ -88,7 +97,9 @@ where
         // A new start is a new leader: it may have lost what it had not told anybody.
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
+        // When, and how much of the log goes then, is the keeper's to say.
         snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
         ..Config::default()
     };
     let config = config.validate().map_err(|error| error.to_string())?;

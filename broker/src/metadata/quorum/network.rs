@@ -22,7 +22,7 @@ use strandline_storage::directory::RaftId;
 
 use super::{
     super::peers::Peers,
-    machine::NoSnapshot,
+    snapshot::{SnapshotFile, send_snapshot},
     types::Types,
     wire::{append_request, append_response_of, transfer_request, vote_request, vote_response_of},
 };
@@ -76,7 +76,7 @@ impl RaftNetworkFactory<Types> for PeerNetwork {
 }
 
 impl RaftNetworkV2<Types> for PeerClient {
-    type SnapshotData = NoSnapshot;
+    type SnapshotData = SnapshotFile;
 
     /// Not bound by the time to live that openraft suggests, which is shorter than what a busy disk
     /// takes: what was cancelled would be sent again and again.
@@ -112,12 +112,28 @@ impl RaftNetworkV2<Types> for PeerClient {
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<Types>,
-        _snapshot: SnapshotOf<Types, NoSnapshot>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: VoteOf<Types>,
+        snapshot: SnapshotOf<Types, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(Unreachable::from_string("there are no snapshots yet").into())
+        let this = &*self;
+        send_snapshot(
+            this.target,
+            vote,
+            snapshot,
+            cancel,
+            |message, part| async move {
+                let to = Some(this.target.0);
+                // A connection of its own: heartbeats never queue behind it.
+                let connection = this.peers.connection(this.broker, to, Purpose::Snapshot);
+                let connection = connection.await.map_err(unreachable)?;
+                let answer = connection.request(&message, vec![part]).await;
+                let (response, _) = answer.map_err(unreachable)?;
+                Ok(response)
+            },
+        )
+        .await
     }
 
     async fn transfer_leader(
@@ -172,7 +188,7 @@ impl RaftNetworkFactory<Types> for NoPeers {
 }
 
 impl RaftNetworkV2<Types> for NoPeer {
-    type SnapshotData = NoSnapshot;
+    type SnapshotData = SnapshotFile;
 
     async fn append_entries(
         &mut self,
@@ -201,7 +217,7 @@ impl RaftNetworkV2<Types> for NoPeer {
     async fn full_snapshot(
         &mut self,
         _vote: VoteOf<Types>,
-        _snapshot: SnapshotOf<Types, NoSnapshot>,
+        _snapshot: SnapshotOf<Types, SnapshotFile>,
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {

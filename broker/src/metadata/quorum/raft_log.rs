@@ -33,7 +33,7 @@ impl RaftLogReader<Types> for Store {
         let start = match range.start_bound() {
             Bound::Included(first) => offset(*first),
             Bound::Excluded(before) => offset(*before).plus(1),
-            Bound::Unbounded => Offset::ZERO,
+            Bound::Unbounded => self.start()?,
         };
         let end = match range.end_bound() {
             Bound::Included(last) => offset(*last).plus(1),
@@ -74,7 +74,7 @@ impl RaftLogStorage<Types> for Store {
 
     async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
         Ok(LogState {
-            last_purged_log_id: None,
+            last_purged_log_id: self.purged(),
             last_log_id: self.last()?,
         })
     }
@@ -103,11 +103,8 @@ impl RaftLogStorage<Types> for Store {
         self.cut(end).await
     }
 
-    /// Nothing is trimmed as long as there are no snapshots: whoever is behind reads it all.
+    /// Moves the log's start behind `log_id`, which a snapshot reflects.
     async fn purge(&mut self, log_id: LogIdOf<Types>) -> Result<(), io::Error> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("the metadata log cannot be trimmed up to {log_id} without a snapshot"),
-        ))
+        self.trim(log_id).await
     }
 }

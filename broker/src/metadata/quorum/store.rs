@@ -5,6 +5,8 @@
 //! and outside of the lock; whatever is appended meanwhile shares the next one. A vote and a cut
 //! wait for the sync that runs, so that nothing overtakes anything.
 
+mod trim;
+
 use std::{collections::VecDeque, io, ops::Range, path::PathBuf, sync::Arc};
 
 use openraft::storage::IOFlushed;
@@ -23,6 +25,7 @@ use tokio::sync::{Notify, RwLock};
 use super::{
     super::{Flushing, batches, replay::read_entries},
     failure::Failing,
+    snapshot::Snapshots,
     types::{LogId, RaftEntry, Types, from_raft, log_id, offset_of, term_of, to_raft},
 };
 
@@ -38,6 +41,11 @@ pub(in crate::metadata) struct Parts {
     pub(in crate::metadata) vote: QuorumVote,
     pub(in crate::metadata) cluster: ClusterId,
     pub(in crate::metadata) flushing: Flushing,
+    pub(in crate::metadata) snapshots: Snapshots,
+    /// The last entry that the log does not hold any more.
+    pub(in crate::metadata) purged: Option<LogId>,
+    /// How many bytes of batches lie behind the newest snapshot.
+    pub(in crate::metadata) appended: u64,
 }
 
 /// The log and the vote of one member. Clones are handles of the same one.
@@ -56,6 +64,7 @@ struct Shared {
     idle: Notify,
     /// Held for reading while a checkpoint is written, for writing while the log is cut.
     checkpoints: Arc<RwLock<()>>,
+    snapshots: Snapshots,
     state: Mutex<State>,
 }
 
@@ -63,6 +72,10 @@ struct State {
     /// None once it is closed.
     log: Option<Log>,
     vote: QuorumVote,
+    /// The last entry that was trimmed: nothing but its name is known.
+    purged: Option<LogId>,
+    /// Bytes of batches that were appended, or lay behind the newest snapshot at the start.
+    appended: u64,
     /// What is appended and not yet applied, so that nobody reads it from the disk.
     tail: VecDeque<Held>,
     /// Who hears that the log is durable up to an offset (exclusive).
@@ -115,6 +128,8 @@ impl Store {
         let state = State {
             log: Some(parts.log),
             vote: parts.vote,
+            purged: parts.purged,
+            appended: parts.appended,
             tail: VecDeque::new(),
             waiting: VecDeque::new(),
             sync: Sync::Idle,
@@ -128,6 +143,7 @@ impl Store {
                 failing,
                 idle: Notify::new(),
                 checkpoints: Arc::default(),
+                snapshots: parts.snapshots,
                 state: Mutex::new(state),
             }),
         }
@@ -193,8 +209,32 @@ impl Store {
     pub(super) fn last(&self) -> io::Result<Option<LogId>> {
         let state = self.shared.state.lock();
         let log = state.log.as_ref().ok_or_else(closed)?;
+        if log.start() == log.end() {
+            return Ok(state.purged);
+        }
         let last = log.end().plus(-1);
         Ok(log.epoch_at(last).map(|term| log_id(term, last)))
+    }
+
+    /// The last entry that was trimmed.
+    pub(super) fn purged(&self) -> Option<LogId> {
+        self.shared.state.lock().purged
+    }
+
+    /// The first offset that can be read.
+    pub(in crate::metadata) fn start(&self) -> io::Result<Offset> {
+        let state = self.shared.state.lock();
+        state.log.as_ref().ok_or_else(closed).map(Log::start)
+    }
+
+    /// A measure of how much has been appended, in bytes.
+    pub(super) fn appended(&self) -> u64 {
+        self.shared.state.lock().appended
+    }
+
+    /// Whether the log was given up.
+    pub(super) fn is_closed(&self) -> bool {
+        self.shared.state.lock().log.is_none()
     }
 
     /// The terms of the entries in `range`, each with the end (exclusive) of its entries there.
@@ -311,14 +351,8 @@ impl Store {
         &self,
         work: impl FnOnce(&Shared) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        match self.shared.flushing {
-            Flushing::Inline => work(&self.shared),
-            Flushing::Blocking => {
-                let shared = Arc::clone(&self.shared);
-                let done = tokio::task::spawn_blocking(move || work(&shared));
-                done.await.map_err(io::Error::other)?
-            }
-        }
+        let shared = Arc::clone(&self.shared);
+        blocking(self.shared.flushing, move || work(&shared)).await
     }
 
     /// Runs syncs until nothing is left to be synced.
@@ -333,6 +367,20 @@ impl Store {
         match self.shared.flushing {
             Flushing::Inline => work(),
             Flushing::Blocking => drop(tokio::task::spawn_blocking(work)),
+        }
+    }
+}
+
+/// Runs `work`, which waits for the disk, where that may be done.
+pub(super) async fn blocking<T: Send + 'static>(
+    flushing: Flushing,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match flushing {
+        Flushing::Inline => work(),
+        Flushing::Blocking => {
+            let done = tokio::task::spawn_blocking(work);
+            done.await.map_err(io::Error::other)?
         }
     }
 }
@@ -395,6 +443,9 @@ impl Shared {
             io::Error::other(error.to_string())
         })?;
         let bytes = batch.len();
+        state.appended = state
+            .appended
+            .saturating_add(u64::try_from(bytes).unwrap_or(0));
         state.tail.push_back(Held { id, entry, bytes });
         if let Some(placed) = placed {
             // The controller may have ended meanwhile; what it decided stands all the same.
@@ -430,6 +481,11 @@ impl Shared {
             self.failing.fail(&error);
             io_error(&error)
         })
+    }
+
+    fn failed(&self, error: &StorageError) -> io::Error {
+        self.failing.fail(error);
+        io_error(error)
     }
 
     fn read(&self, range: Range<Offset>, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {

@@ -16,7 +16,8 @@ pub mod k12_delete_records;
 pub mod k13_describe_broker;
 pub mod k14_quorum_vote;
 pub mod k15_quorum_append;
-pub mod k17_quorum_transfer;
+pub mod k16_quorum_snapshot;
+mod k17_quorum_transfer;
 pub mod k18_register_broker;
 pub mod k19_broker_heartbeat;
 pub mod k20_reserve_producer_ids;
@@ -141,6 +142,7 @@ pub fn handle(api: ApiKey, request: &Request<'_>) -> Handled {
         ApiKey::DescribeBroker => k13_describe_broker::handle(request),
         ApiKey::QuorumVote => k14_quorum_vote::handle(request),
         ApiKey::QuorumAppend => k15_quorum_append::handle(request),
+        ApiKey::QuorumSnapshot => k16_quorum_snapshot::handle(request),
         ApiKey::QuorumTransfer => k17_quorum_transfer::handle(request),
         ApiKey::RegisterBroker => k18_register_broker::handle(request),
         ApiKey::ReserveProducerIds => k20_reserve_producer_ids::handle(request),
@@ -148,10 +150,6 @@ pub fn handle(api: ApiKey, request: &Request<'_>) -> Handled {
         ApiKey::DescribeCluster => k21_describe_cluster::handle(request),
         ApiKey::ChangeVoters => k22_change_voters::handle(request),
         ApiKey::UnregisterBroker => k23_unregister_broker::handle(request),
-        ApiKey::QuorumSnapshot => Err(Failure::new(
-            ErrorCode::UNKNOWN_API,
-            "this broker takes no snapshots of the metadata",
-        )),
     };
     handled.unwrap_or_else(|failure| Handled::Reply(failure.into()))
 }
