@@ -229,9 +229,11 @@ async fn a_cluster_goes_on_without_its_controller_which_comes_back() {
     // that come back name each other.
     let since = Instant::now();
     let (first, second) = (settings_at(&cluster, 1), settings_at(&cluster, 2));
-    let (first, second) = tokio::join!(Server::start(first), Server::start(second));
-    cluster.brokers.insert(1, first.unwrap());
-    cluster.brokers.insert(2, second.unwrap());
+    // If one does not start, the other one waits for it without end.
+    let both = async { tokio::try_join!(Server::start(first), Server::start(second)) };
+    let (first, second) = timeout(PATIENCE, both).await.expect("in time").unwrap();
+    cluster.brokers.insert(1, first);
+    cluster.brokers.insert(2, second);
     println!("two of three are back after {:?}", since.elapsed());
     cluster.create(2, "again").await.unwrap();
     cluster.all_see("again").await;

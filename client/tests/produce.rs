@@ -144,6 +144,26 @@ async fn refusals_that_pass_are_retried_in_order() {
     }
 }
 
+/// The leader does not know the producer yet, and takes any sequence from it.
+#[tokio::test]
+async fn nothing_overtakes_the_first_batch_of_a_producer() {
+    for code in [
+        ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode::OFFSET_NOT_AVAILABLE,
+    ] {
+        let (cluster, client) = started().await;
+        cluster.intercept(move |seen| match (seen.api, seen.count) {
+            (ApiKey::Produce, 0) => Intercept::Refuse(code),
+            _ => Intercept::Serve,
+        });
+        let producer = client.producer(small_batches()).unwrap();
+        drop(send(&producer, 0..100).await);
+        producer.flush().await.unwrap();
+        assert_eq!(cluster.values("t", 0), numbers(0..100), "{code}");
+    }
+}
+
 #[tokio::test]
 async fn a_restarted_broker_gets_everything() {
     let (cluster, client) = started().await;

@@ -102,7 +102,7 @@ impl fmt::Display for Violation {
             Self::Order(partition, earlier, later) => {
                 write!(
                     f,
-                    "partition {partition}: {later:?} comes before {earlier:?}"
+                    "partition {partition}: {later:?} comes behind {earlier:?}"
                 )
             }
             Self::Unexpected(partition, offset, mark) => {

@@ -25,5 +25,6 @@ pub mod scrape;
 #[cfg(strandline_sim)]
 pub mod simulation;
 pub mod strace;
+pub mod sweep;
 
 pub use broker::{Broker, BrokerSetup, free_port, http_get, strandline_binary, wait_until};

@@ -3,8 +3,9 @@
 //!
 //! Each seed has a process of its own: when a runtime is dropped, the order in which its tasks end
 //! depends on what else ran in the process, and with it the order of the last messages. `SEED=7`
-//! runs one seed, `SEEDS=100` so many from the first on. Built with
-//! `RUSTFLAGS="--cfg strandline_sim --cfg tokio_unstable"`; without it there is nothing here.
+//! runs one seed, `SEEDS=100` so many from the first on; `strandline-sim` runs more of them and
+//! tells their story. Built with `RUSTFLAGS="--cfg strandline_sim --cfg tokio_unstable"`; without
+//! it there is nothing here.
 
 #![cfg(strandline_sim)]
 #![allow(
@@ -15,9 +16,20 @@
     missing_docs
 )]
 
-use std::{fs, ops::Range, path::PathBuf, process::Command, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fs,
+    ops::Range,
+    path::PathBuf,
+    process::{Command, Output},
+    time::Instant,
+};
 
-use strandline_tests::simulation::{Findings, Plan, run};
+use strandline_tests::simulation::{
+    Findings, Plan,
+    cluster::{self, ClusterPlan, Disks},
+    run,
+};
 
 /// How many seeds an ordinary run takes.
 const SEEDS: u64 = 8;
@@ -66,17 +78,31 @@ fn report(seed: u64, findings: &Findings, started: Instant) {
 
 #[test]
 fn what_was_acknowledged_survives_whatever_fails() {
+    each_alone("what_was_acknowledged_survives_whatever_fails", survives);
+}
+
+#[test]
+fn a_cluster_keeps_its_metadata_whatever_fails() {
+    each_alone("a_cluster_keeps_its_metadata_whatever_fails", is_kept);
+}
+
+/// Runs a test for one seed in a process of its own.
+fn alone(test: &str, seed: u64) -> Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", test])
+        .env(ALONE, "1")
+        .env("SEED", seed.to_string())
+        .output()
+        .unwrap()
+}
+
+/// Runs every seed in a process of its own, each of which calls `run`.
+fn each_alone(test: &str, run: fn(u64)) {
     if std::env::var_os(ALONE).is_some() {
-        return survives(number("SEED").expect("a seed"));
+        return run(number("SEED").expect("a seed"));
     }
     for seed in seeds() {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture"])
-            .arg("what_was_acknowledged_survives_whatever_fails")
-            .env(ALONE, "1")
-            .env("SEED", seed.to_string())
-            .output()
-            .unwrap();
+        let output = alone(test, seed);
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
@@ -104,6 +130,24 @@ fn survives(seed: u64) {
     }
     assert!(findings.records.0 > 0, "nothing was acknowledged");
     assert!(findings.damage.power_cuts > 0, "nothing went wrong");
+}
+
+fn is_kept(seed: u64) {
+    let started = Instant::now();
+    let outcome = cluster::run(ClusterPlan::of(seed));
+    println!(
+        "SEED={seed}: {:?}; {:.1} s took {:.1} s",
+        outcome.counts,
+        outcome.lasted.as_secs_f64(),
+        started.elapsed().as_secs_f64(),
+    );
+    let violations = &outcome.violations;
+    assert!(violations.is_empty(), "SEED={seed}: {violations:#?}");
+    assert!(outcome.counts["elections"] > 0, "nobody was elected");
+    assert!(
+        outcome.counts["metadata changes acknowledged"] > 0,
+        "nothing was acknowledged"
+    );
 }
 
 /// Runs the plan of a seed in a process of its own, and returns its trace.
@@ -157,4 +201,31 @@ fn what_is_lost_is_noticed() {
     let is_loss = |violation: &String| violation.ends_with("is lost");
     let noticed = (1..=4).any(|seed| run(plan(seed)).violations.iter().any(is_loss));
     assert!(noticed, "four runs without `flush=ack` have lost nothing");
+}
+
+/// A quorum whose disks go back to what they were has forgotten votes and entries. What becomes of
+/// such a run is all the same, as long as it is noticed.
+#[test]
+fn what_a_quorum_forgets_is_noticed() {
+    let test = "what_a_quorum_forgets_is_noticed";
+    if std::env::var_os(ALONE).is_some() {
+        let seed = number("SEED").expect("a seed");
+        drop(cluster::run(ClusterPlan {
+            disks: Disks::Restored,
+            ..ClusterPlan::of(seed)
+        }));
+        return;
+    }
+    let mut noticed = BTreeSet::new();
+    for seed in 1..=6 {
+        let said = String::from_utf8_lossy(&alone(test, seed).stderr).into_owned();
+        let violations = said.lines().filter_map(|it| it.strip_prefix("VIOLATION "));
+        for violation in violations {
+            println!("SEED={seed}: {violation}");
+            noticed.extend(violation.split_once(": ").map(|(what, _)| what.to_owned()));
+        }
+    }
+    for invariant in ["S3", "S6"] {
+        assert!(noticed.contains(invariant), "{invariant} notices nothing");
+    }
 }

@@ -87,6 +87,17 @@ impl Own {
         now < self.until_us.load(Ordering::Acquire)
     }
 
+    /// The epoch that it registered under, and until when its lease holds, counted from the opening
+    /// of the metadata log.
+    #[cfg(strandline_sim)]
+    pub(super) fn lease(&self) -> Option<(BrokerEpoch, Duration)> {
+        let epoch = (*self.epoch.borrow())?;
+        Some((
+            epoch,
+            Duration::from_micros(self.until_us.load(Ordering::Acquire)),
+        ))
+    }
+
     /// A heartbeat was answered.
     fn answered(&self, sent: Instant, answer: Result<BrokerHeartbeatResponse, Failure>) {
         match answer {

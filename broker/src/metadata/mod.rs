@@ -50,6 +50,8 @@ pub use member::ControllerAt;
 pub use own_log::OwnLog;
 pub use peers::{Identity as PeerIdentity, PeerError, Peers};
 pub use quorum::{MetadataCheckpoint, SnapshotLimits};
+#[cfg(strandline_sim)]
+pub use quorum::{Observed, Observer, members_started};
 pub use registration::PassOn;
 pub use replay::{Founding, METADATA_DIRECTORY, METADATA_TOPIC_ID, MetadataOptions};
 
@@ -71,6 +73,9 @@ pub enum Flushing {
     Blocking,
 }
 
+/// Where the member of the quorum is found once it has started.
+type Member = Arc<OnceLock<Raft>>;
+
 /// The metadata log. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct MetadataLog {
@@ -82,7 +87,7 @@ pub struct MetadataLog {
     raft_id: RaftId,
     company: Company,
     /// Empty until the member has started.
-    member: Arc<OnceLock<Raft>>,
+    member: Member,
     /// None where there can be nobody else.
     peers: Option<Peers>,
     lessor: Arc<Lessor>,
@@ -181,9 +186,17 @@ impl MetadataLog {
             image,
             membership,
         );
+        let (member, own) = (Member::default(), Own::new());
+        #[cfg(strandline_sim)]
+        quorum::started(
+            (options.broker(), options.raft_id),
+            &public,
+            &store,
+            &member,
+            &own,
+        );
         let controller = Arc::new(Mutex::new(Controller::new(options.defaults)));
         let (queue, requests) = queue::channel();
-        let member: Arc<OnceLock<Raft>> = Arc::default();
         let lessor = Lessor::new();
         let serving = Queue {
             raft_id: options.raft_id,
@@ -221,7 +234,7 @@ impl MetadataLog {
             member,
             peers,
             lessor,
-            own: Own::new(),
+            own,
             receiver: Arc::new(receiver),
             producer_ids: Arc::default(),
         };

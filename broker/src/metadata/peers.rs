@@ -17,8 +17,10 @@ use strandline_client::{ClientError, ClientOptions, connection::Connection};
 use strandline_core::metadata::{Image, Registration};
 use strandline_protocol::{
     BrokerEpoch, BrokerId, ClusterId,
-    messages::{Peer, Purpose},
+    messages::{HelloResponse, Peer, Purpose},
 };
+
+use tokio::time::Instant;
 
 use crate::settings::Address;
 
@@ -28,6 +30,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a peer may leave a request unanswered before its connection counts as broken. Above
 /// what a slow disk takes for a sync.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that is younger shows who answers now.
+const LATELY: Duration = Duration::from_secs(1);
 
 /// Who this broker is to its peers.
 #[derive(Clone, Debug)]
@@ -67,7 +72,14 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Link {
-    open: tokio::sync::Mutex<Option<Connection>>,
+    open: tokio::sync::Mutex<Option<Opened>>,
+}
+
+/// A connection, and since when it is open.
+#[derive(Debug)]
+struct Opened {
+    connection: Connection,
+    at: Instant,
 }
 
 /// Why a peer cannot be asked. Nothing has reached it.
@@ -186,11 +198,18 @@ impl Peers {
         purpose: Purpose,
     ) -> Result<Connection, PeerError> {
         let address = self.address(broker).ok_or(PeerError::NoAddress(broker))?;
-        let connection = self.connection_to(&address, purpose).await?;
+        let is_wanted = |hello: &HelloResponse| {
+            hello.broker_id == broker && raft_id.is_none_or(|wanted| hello.raft_id == Some(wanted))
+        };
+        let mut connection = self.connection_to(&address, purpose).await?;
+        if !is_wanted(connection.hello()) {
+            // It may be from before the disk was replaced, and nobody notices that a connection is
+            // dead on which nothing is asked.
+            self.give_up_old(&address, purpose).await;
+            connection = self.connection_to(&address, purpose).await?;
+        }
         let hello = connection.hello();
-        let is_wanted =
-            hello.broker_id == broker && raft_id.is_none_or(|wanted| hello.raft_id == Some(wanted));
-        if is_wanted {
+        if is_wanted(hello) {
             return Ok(connection);
         }
         Err(PeerError::SomebodyElse {
@@ -218,8 +237,8 @@ impl Peers {
         let key = (address.clone(), purpose);
         let link = Arc::clone(self.shared.links.lock().entry(key).or_default());
         let mut open = link.open.lock().await;
-        if let Some(connection) = open.as_ref().filter(|connection| !connection.is_closed()) {
-            return Ok(connection.clone());
+        if let Some(opened) = open.as_ref().filter(|it| !it.connection.is_closed()) {
+            return Ok(opened.connection.clone());
         }
         *open = None;
         let me = &self.shared.me;
@@ -238,8 +257,19 @@ impl Peers {
             purpose,
         };
         let connection = Connection::open_as_peer(&address.to_string(), &options, peer).await?;
-        *open = Some(connection.clone());
+        *open = Some(Opened {
+            connection: connection.clone(),
+            at: Instant::now(),
+        });
         Ok(connection)
+    }
+
+    /// The next one is opened anew, unless this one was lately.
+    async fn give_up_old(&self, address: &Address, purpose: Purpose) {
+        let key = (address.clone(), purpose);
+        let link = Arc::clone(self.shared.links.lock().entry(key).or_default());
+        let mut open = link.open.lock().await;
+        open.take_if(|opened| opened.at.elapsed() >= LATELY);
     }
 
     /// Ends every connection.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use openraft::{
-    RaftNetworkFactory, ServerState, async_runtime::watch::WatchReceiver as _,
+    RaftNetworkFactory, ReadPolicy, ServerState, async_runtime::watch::WatchReceiver as _,
     network::NetSnapshot, vote::leader_id_std::CommittedLeaderId,
 };
 use parking_lot::Mutex;
@@ -81,6 +81,15 @@ pub(super) fn shutting_down() -> Failure {
 struct Lead {
     term: LeaderEpoch,
     appended: Image,
+}
+
+/// The last entry that a decision rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Basis {
+    /// It was there before, and the decision has added none.
+    Known(LogId),
+    /// The decision has added it.
+    Written(LogId),
 }
 
 /// Whether the group is at work.
@@ -270,16 +279,49 @@ impl Running {
             Err(refused) => (Err(refused), None),
             Ok(term) => self.decide(command, term).await,
         };
-        let Some(rests_on) = rests_on else {
-            let _ = to.send(reply);
-            return;
+        let (rests_on, wrote) = match rests_on {
+            None => {
+                let _ = to.send(reply);
+                return;
+            }
+            Some(Basis::Known(rests_on)) => (rests_on, false),
+            Some(Basis::Written(rests_on)) => (rests_on, true),
         };
         let proposal = Proposal {
             reply,
             to,
             rests_on,
         };
-        self.queue.public.park(proposal, &self.queue.store);
+        // What is committed already proves to nobody that this member still leads.
+        let is_old = offset_of(&rests_on) <= self.queue.public.image().version();
+        if is_old && !wrote && self.has_company() {
+            self.confirm(proposal);
+        } else {
+            self.queue.public.park(proposal, &self.queue.store);
+        }
+    }
+
+    fn has_company(&self) -> bool {
+        let metrics = self.metrics.borrow_watched();
+        metrics.membership_config.membership().nodes().count() > 1
+    }
+
+    /// Answers once a majority has said that nobody else leads (the ReadIndex of Ongaro's
+    /// dissertation, section 6.4). A controller that was cut off would otherwise tell what is no
+    /// longer true.
+    fn confirm(&self, proposal: Proposal) {
+        let raft = self.raft.clone();
+        let (public, store) = (self.queue.public.clone(), self.queue.store.clone());
+        tokio::spawn(seeded(async move {
+            let asked = raft.ensure_linearizable(ReadPolicy::ReadIndex);
+            if let Ok(Ok(_)) = timeout(PATIENCE, asked).await {
+                public.park(proposal, &store);
+                return;
+            }
+            let refusal = "this broker cannot make sure that it still is the controller: retry";
+            let refusal = Failure::new(ErrorCode::NOT_CONTROLLER, refusal);
+            let _ = proposal.to.send(Err(refusal));
+        }));
     }
 
     /// The term in which this member decides.
@@ -324,8 +366,9 @@ impl Running {
         &mut self,
         command: &Command,
         term: LeaderEpoch,
-    ) -> (Result<Reply, Failure>, Option<LogId>) {
+    ) -> (Result<Reply, Failure>, Option<Basis>) {
         let mut lead = self.caught_up(term);
+        let known = lead.appended.version();
         let held = self.queue.lessor.as_ref().map(|lessor| lessor.held(term));
         let leased = match held {
             Some(Some(leased)) => leased,
@@ -361,8 +404,13 @@ impl Running {
             }
         };
         let rests_on = log_id(lead.appended.term(), lead.appended.version());
+        let basis = if lead.appended.version() == known {
+            Basis::Known(rests_on)
+        } else {
+            Basis::Written(rests_on)
+        };
         self.lead = Some(lead);
-        (reply, Some(rests_on))
+        (reply, Some(basis))
     }
 
     /// All that is appended, as the leader of `term` sees it.

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use strandline_core::metadata::{BrokerState, Command, Image, Registration};
 use strandline_protocol::{
-    BrokerEpoch, BrokerId, ErrorCode,
+    BrokerEpoch, BrokerId, ErrorClass, ErrorCode,
     messages::{Failure, Purpose, RegisterBrokerRequest, RegisterBrokerResponse},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -126,7 +126,7 @@ impl MetadataLog {
     /// What the controller refuses.
     pub async fn register(&self, registration: Registration) -> Result<BrokerEpoch, Failure> {
         let broker = registration.broker;
-        let mut told = Told::new();
+        let (mut told, mut refused_since) = (Told::new(), None::<Instant>);
         let epoch = loop {
             match self.try_register(&registration).await {
                 Ok(epoch) => break epoch,
@@ -135,15 +135,27 @@ impl MetadataLog {
                 {
                     told.waits_for("the controller, to register with it", &failure.message);
                 }
+                // The controller went away meanwhile; a log that has failed says so next time.
+                Err(failure)
+                    if failure.error.class() == ErrorClass::OutcomeUnknown
+                        && self.peers.is_some() =>
+                {
+                    told.waits_for("the next controller, to register with it", &failure.message);
+                }
                 Err(failure) if failure.error == ErrorCode::DUPLICATE_BROKER_REGISTRATION => {
-                    // Whoever had the number may be gone; its lease tells, if it is waited for.
-                    if told.since.elapsed() > DUPLICATE_PATIENCE {
+                    // Whoever had the number may be gone; its lease tells, if it is waited for. The
+                    // time in which there was no controller tells nothing.
+                    let since = *refused_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > DUPLICATE_PATIENCE {
                         return Err(failure);
                     }
                     told.waits_for("the lease of the last start to end", &failure.message);
+                    sleep(PAUSE).await;
+                    continue;
                 }
                 Err(failure) => return Err(failure),
             }
+            refused_since = None;
             sleep(PAUSE).await;
         };
         self.own.registered(epoch);
@@ -200,17 +212,20 @@ impl MetadataLog {
         &self,
         registration: &Registration,
     ) -> Result<BrokerEpoch, Failure> {
-        let here = match self.controller() {
+        let first = match self.controller() {
             ControllerAt::Broker { broker, raft_id } if self.peers.is_some() => {
-                return self.register_at(broker, raft_id, registration).await;
+                self.register_at(broker, raft_id, registration).await
             }
             _ => {
-                self.propose_here(Command::RegisterBroker(registration.clone()))
-                    .await
+                let command = Command::RegisterBroker(registration.clone());
+                let made = self.propose_here(command).await;
+                made.map(|_| self.epoch_of(registration.broker))
             }
         };
-        let mut refused = match here {
-            Ok(_) => return Ok(self.epoch_of(registration.broker)),
+        // The one that led last may be gone, and who is left must hear where this broker is before
+        // they can elect another one: so everybody is asked.
+        let mut refused = match first {
+            Ok(epoch) => return Ok(epoch),
             Err(failure) if failure.error == ErrorCode::NOT_CONTROLLER => failure,
             Err(failure) => return Err(failure),
         };

@@ -94,6 +94,13 @@ pub(super) struct Opened {
 }
 
 impl MetadataOptions {
+    /// The broker whose log it is.
+    #[cfg(strandline_sim)]
+    pub(super) fn broker(&self) -> strandline_protocol::BrokerId {
+        let voter = self.membership.voters.first();
+        voter.map_or(strandline_protocol::BrokerId(-1), |voter| voter.broker)
+    }
+
     /// The data directory that log and vote lie in.
     pub(super) fn data_directory(&self) -> &Path {
         self.directory.parent().unwrap_or(&self.directory)

@@ -21,6 +21,8 @@ use system as backend;
 
 pub use backend::{TcpListener, TcpStream};
 pub use busy_poll::BusyPoll;
+#[cfg(strandline_sim)]
+pub use simulated::skew_clock;
 
 /// The wall clock.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,7 +1,12 @@
 //! The network and the clock of a deterministic simulation, and randomness from its seed.
 
-use std::cell::Cell;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+};
 
+use tokio::runtime::{Handle, Id};
 pub use turmoil::net::{TcpListener, TcpStream};
 
 /// Simulated connections have nothing to tune.
@@ -9,11 +14,31 @@ pub(super) const fn tune(_stream: &TcpStream) {}
 
 pub(super) fn wall_clock_ms() -> i64 {
     let since = turmoil::since_epoch().unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    let right = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    right.saturating_add(skew_ms())
 }
 
 thread_local! {
     static STATE: Cell<u64> = const { Cell::new(0) };
+    /// How wrong the clocks of hosts are, by their runtimes. Never walked through.
+    static SKEWS: RefCell<HashMap<Id, Rc<Cell<i64>>>> = RefCell::default();
+}
+
+/// From now on the wall clock of the host that this runs on is ahead by as many milliseconds as
+/// `skew` holds at each moment.
+///
+/// # Panics
+/// Outside of a runtime.
+pub fn skew_clock(skew: Rc<Cell<i64>>) {
+    let host = Handle::current().id();
+    SKEWS.with_borrow_mut(|skews| skews.insert(host, skew));
+}
+
+fn skew_ms() -> i64 {
+    let Ok(host) = Handle::try_current() else {
+        return 0;
+    };
+    SKEWS.with_borrow(|skews| skews.get(&host.id()).map_or(0, |skew| skew.get()))
 }
 
 pub(super) fn random() -> u64 {

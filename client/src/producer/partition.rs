@@ -5,6 +5,10 @@
 //! one has to be sent again, nothing more is sent until every answer is in; then all that is left
 //! is sent again in order, and the broker recognises what it has.
 //!
+//! Until the first batch of an identity is written here, nothing follows it: a broker that does not
+//! know a producer takes any sequence from it, so that the second would be written if the first was
+//! refused, and the first then behind it.
+//!
 //! A batch that ends without being written leaves a gap in the sequences. The identity under which
 //! it was stamped is then *spent* for this partition: what may have been written under it is still
 //! resolved under it, all else is stamped anew under the next epoch, from sequence 0.
@@ -130,6 +134,8 @@ pub(super) struct Partition {
     next_number: u64,
     identity: Option<Identity>,
     spent: bool,
+    /// Whether a batch was written under the identity, which its leader knows since then.
+    is_known: bool,
     next_sequence: Sequence,
     /// Where what is out was sent.
     sent_to: Option<BrokerId>,
@@ -151,6 +157,7 @@ impl Partition {
             next_number: 0,
             identity: None,
             spent: false,
+            is_known: false,
             next_sequence: Sequence(0),
             sent_to: None,
             backoff,
@@ -241,8 +248,17 @@ impl Partition {
         if self.under_way.iter().any(|it| it.stage == Stage::Ready) {
             return !self.any_out();
         }
-        self.under_way.len() < pace.in_flight_max
+        self.under_way.len() < self.in_flight_max(pace)
             && (!self.sealed.is_empty() || self.open_due(pace).is_some_and(|due| due <= now))
+    }
+
+    /// How many batches may be under way.
+    fn in_flight_max(&self, pace: Pace) -> usize {
+        if self.is_known || self.identity == Some(Identity::NONE) {
+            pace.in_flight_max
+        } else {
+            1
+        }
     }
 
     /// Takes what is to be sent to `leader` now, in order.
@@ -283,7 +299,12 @@ impl Partition {
             }
             self.renew(newest);
         }
-        for batch in &mut self.under_way {
+        let sent_max = if self.is_known || self.spent {
+            usize::MAX
+        } else {
+            1
+        };
+        for batch in self.under_way.iter_mut().take(sent_max) {
             // Under a spent identity only what may have been written is asked about.
             if self.spent && batch.earlier == Earlier::Refused {
                 continue;
@@ -313,11 +334,12 @@ impl Partition {
     fn adopt(&mut self, newest: Identity) {
         self.identity = Some(newest);
         self.spent = false;
+        self.is_known = false;
         self.next_sequence = Sequence(0);
     }
 
     fn take_new(&mut self, now: Instant, pace: Pace, newest: Identity, jobs: &mut Vec<Job>) {
-        while self.under_way.len() < pace.in_flight_max {
+        while self.under_way.len() < self.in_flight_max(pace) {
             if self.under_way.is_empty() && self.identity != Some(newest) {
                 self.adopt(newest);
             }
@@ -413,6 +435,7 @@ impl Partition {
     pub(super) fn end_written(&mut self, number: u64) -> Option<Ended> {
         self.backoff.reset();
         self.obstacle = None;
+        self.is_known = true;
         self.end(number)
     }
 

@@ -12,8 +12,8 @@
 //!
 //! The file is made once, at its full size, and written where it lies: on a disk that is full to
 //! the last block a member can still vote. A vote counts once both copies are synced. So one copy
-//! that is damaged, by a write that a power cut has torn or by rot, leaves another that counts: if the
-//! copies differ, the first one is newer, and nobody has heard of it yet.
+//! that is damaged, by a write that a power cut has torn or by rot, leaves another that counts: if
+//! the copies differ, the first one is newer, and nobody has heard of it yet.
 
 use std::{path::Path, sync::Arc};
 

@@ -6,8 +6,10 @@
 //! byte.
 //!
 //! `faults` is what goes wrong, `machine` where the broker runs, `workload` what clients do and
-//! what must hold in the end, `trace` what is written down.
+//! what must hold in the end, `trace` what is written down, `alone` a run in a process of its own.
 
+mod alone;
+pub mod cluster;
 mod faults;
 mod machine;
 mod trace;
@@ -23,6 +25,7 @@ use turmoil::Sim;
 
 use self::{faults::Faults, machine::Machine, trace::Listener, workload::Workload};
 
+pub use alone::run_alone;
 pub use faults::Damage;
 pub use trace::{Hash, Trace};
 
@@ -89,7 +92,11 @@ pub struct Findings {
 /// Runs a plan on this thread.
 #[must_use]
 pub fn run(plan: Plan) -> Findings {
-    let trace = Trace::default();
+    run_into(plan, Trace::default())
+}
+
+/// The same, with a trace that is there even if the run panics.
+fn run_into(plan: Plan, trace: Trace) -> Findings {
     let listener = Listener(trace.clone());
     tracing::subscriber::with_default(listener, || run_listened(plan, trace))
 }

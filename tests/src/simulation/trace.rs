@@ -5,7 +5,7 @@
 //! tells when two runs parted.
 
 use std::{
-    fmt::{self, Write as _},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,6 +27,7 @@ pub struct Trace(Arc<Mutex<Recorded>>);
 struct Recorded {
     now: Duration,
     text: String,
+    story: String,
     network: Hash,
     events: u64,
 }
@@ -73,11 +74,25 @@ impl Trace {
         self.recorded().now = now;
     }
 
-    /// Writes a line.
+    /// The virtual time.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.recorded().now
+    }
+
+    /// Writes a line that belongs to the story.
     pub fn note(&self, who: &str, what: impl fmt::Display) {
         let mut recorded = self.recorded();
-        let ms = recorded.now.as_millis();
-        writeln!(recorded.text, "{ms:>6} {who} {what}").expect("text takes everything");
+        let line = line(recorded.now, who, what);
+        recorded.story.push_str(&line);
+        recorded.text.push_str(&line);
+    }
+
+    /// Writes a line that only matters to who compares traces, or looks into one for long.
+    pub fn detail(&self, who: &str, what: impl fmt::Display) {
+        let mut recorded = self.recorded();
+        let line = line(recorded.now, who, what);
+        recorded.text.push_str(&line);
     }
 
     /// Writes down what the network has carried so far.
@@ -86,7 +101,7 @@ impl Trace {
             let recorded = self.recorded();
             format!("{} {:016x}", recorded.events, recorded.network.value())
         };
-        self.note("network", network);
+        self.detail("network", network);
     }
 
     /// All lines so far.
@@ -95,11 +110,45 @@ impl Trace {
         self.recorded().text.clone()
     }
 
+    /// What a person wants to read of it.
+    #[must_use]
+    pub fn story(&self) -> String {
+        self.recorded().story.clone()
+    }
+
+    /// A hash of all lines so far.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let mut hash = Hash::default();
+        hash.add(self.recorded().text.as_bytes());
+        hash.value()
+    }
+
+    /// How many lines there are.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.recorded().text.lines().count()
+    }
+
+    /// In how many lines of the story `words` stand.
+    #[must_use]
+    pub fn told(&self, words: &str) -> u64 {
+        let recorded = self.recorded();
+        let lines = recorded.story.lines();
+        lines.filter(|line| line.contains(words)).count() as u64
+    }
+
     /// How many messages were sent, received or dropped.
     #[must_use]
     pub fn network_events(&self) -> u64 {
         self.recorded().events
     }
+}
+
+/// One line: seconds, who, what.
+fn line(now: Duration, who: &str, what: impl fmt::Display) -> String {
+    let (seconds, ms) = (now.as_secs(), now.subsec_millis());
+    format!("{seconds:>4}.{ms:03} {who:<12} {what}\n")
 }
 
 /// Hears what broker, client and network log on this thread, and writes it into a trace.
@@ -129,8 +178,13 @@ impl Subscriber for Listener {
         } else {
             let mut text = String::new();
             event.record(&mut Fields(&mut text));
-            self.0
-                .note("log", format_args!("{}{text}", metadata.target()));
+            let text = format!("{}{text}", metadata.target());
+            // What is below that is for who looks for a mistake.
+            if *metadata.level() <= Level::INFO {
+                self.0.note("log", text);
+            } else {
+                self.0.detail("log", text);
+            }
         }
     }
 

@@ -11,8 +11,8 @@ use std::{
 };
 
 use strandline_client::{
-    Client, ClientError, ClientOptions, Consumer, ConsumerOptions, Delivery, NewRecord, Producer,
-    ProducerOptions, Records, StartAt,
+    Admin, Client, ClientError, ClientOptions, Consumer, ConsumerOptions, Delivery, NewRecord,
+    Producer, ProducerOptions, Records, StartAt,
     protocol::{ErrorClass, PartitionId, messages::NewTopic},
 };
 use tokio::time::{sleep, timeout};
@@ -26,9 +26,22 @@ const TOPIC: &str = "simulated";
 /// Deliveries that one producer awaits at once.
 const WAITING_MAX: usize = 300;
 
+/// How often a producer's story goes on.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// What a producer was told since the story said so.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    at: Option<Duration>,
+    acknowledged: u64,
+    given_up: u64,
+}
+
 /// What all clients of a run share.
 pub(super) struct Workload {
     plan: Plan,
+    /// Where brokers are reached.
+    brokers: Vec<String>,
     trace: Trace,
     topic_is_there: Cell<bool>,
     /// Tells clients to come to an end.
@@ -43,11 +56,19 @@ pub(super) struct Workload {
     pub(super) violations: RefCell<Vec<String>>,
     /// How many records were found at the end.
     pub(super) found: Cell<usize>,
+    told: RefCell<BTreeMap<String, Told>>,
 }
 
 impl Workload {
+    /// With the one broker.
     pub(super) fn new(plan: Plan, trace: Trace) -> Self {
+        Self::among(plan, vec![format!("{BROKER}:{PORT}")], trace)
+    }
+
+    /// With several brokers.
+    pub(super) fn among(plan: Plan, brokers: Vec<String>, trace: Trace) -> Self {
         Self {
+            brokers,
             producers_left: Cell::new(plan.producers),
             plan,
             trace,
@@ -58,6 +79,7 @@ impl Workload {
             topics: RefCell::default(),
             violations: RefCell::default(),
             found: Cell::new(0),
+            told: RefCell::default(),
         }
     }
 
@@ -84,7 +106,7 @@ impl Workload {
             ..ClientOptions::default()
         };
         loop {
-            match Client::connect(&[format!("{BROKER}:{PORT}")], options.clone()).await {
+            match Client::connect(&self.brokers, options.clone()).await {
                 Ok(client) => return client,
                 Err(error) => self.trace.note(name, format_args!("connect: {error}")),
             }
@@ -97,27 +119,7 @@ impl Workload {
         let name = "admin";
         let mut random = Random::new(self.plan.seed, 100);
         let admin = self.client(name).await.admin();
-        let configs = [
-            ("flush", self.plan.flush),
-            ("segment.bytes", "65536"),
-            ("retention.ms", "-1"),
-        ];
-        let topic = NewTopic {
-            name: TOPIC.to_owned(),
-            partitions: Some(self.plan.partitions),
-            replication_factor: None,
-            configs: configs
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .into(),
-        };
-        while let Err(error) = admin.create_topics(std::slice::from_ref(&topic)).await {
-            self.trace.note(name, format_args!("create: {error}"));
-            if admin.describe_topics(&[TOPIC]).await.is_ok() {
-                break;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        self.topic_is_there.set(true);
+        self.create(name, &admin).await;
         let mut number = 0_u64;
         while !self.stop.get() {
             sleep(random.ms(20..400)).await;
@@ -148,6 +150,38 @@ impl Workload {
             }
         }
         Ok(())
+    }
+
+    /// The topic of the records, and nothing else.
+    pub(super) async fn create_topic(self: Rc<Self>) -> turmoil::Result {
+        let name = "admin";
+        let admin = self.client(name).await.admin();
+        self.create(name, &admin).await;
+        Ok(())
+    }
+
+    async fn create(&self, name: &str, admin: &Admin) {
+        let configs = [
+            ("flush", self.plan.flush),
+            ("segment.bytes", "65536"),
+            ("retention.ms", "-1"),
+        ];
+        let topic = NewTopic {
+            name: TOPIC.to_owned(),
+            partitions: Some(self.plan.partitions),
+            replication_factor: None,
+            configs: configs
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+        };
+        while let Err(error) = admin.create_topics(std::slice::from_ref(&topic)).await {
+            self.trace.note(name, format_args!("create: {error}"));
+            if admin.describe_topics(&[TOPIC]).await.is_ok() {
+                break;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.topic_is_there.set(true);
     }
 
     async fn topic_is_there(&self) {
@@ -232,26 +266,51 @@ impl Workload {
     }
 
     fn note(&self, name: &str, partition: PartitionId, mark: Mark, told: Result<i64, ClientError>) {
-        let outcome = match &told {
-            Ok(offset) => Outcome::Acknowledged(*offset),
-            Err(error) if error.class() == ErrorClass::OutcomeUnknown => Outcome::Unknown,
-            Err(_) => Outcome::Refused,
+        let (outcome, kind) = match &told {
+            Ok(offset) => (Outcome::Acknowledged(*offset), "acknowledged"),
+            Err(error) if error.class() == ErrorClass::OutcomeUnknown => {
+                (Outcome::Unknown, "unknown")
+            }
+            Err(_) => (Outcome::Refused, "refused"),
         };
         let counter = mark.counter;
-        match told {
-            Ok(offset) => {
-                let line = format_args!("{counter} is {partition} at {offset}");
-                self.trace.note(name, line);
-            }
-            Err(error) => {
-                let line = format_args!("{counter} is {partition} {outcome:?}: {error}");
-                self.trace.note(name, line);
-                if error.class() == ErrorClass::Fenced {
-                    self.violation(format!("{name} was fenced: {error}"));
-                }
-            }
+        let line = match &told {
+            Ok(offset) => format!("{counter} is {partition} at {offset}"),
+            Err(error) => format!("{counter} is {partition} {kind}: {error}"),
+        };
+        self.tell(name, outcome, &line);
+        if let Err(error) = told
+            && error.class() == ErrorClass::Fenced
+        {
+            self.violation(format!("{name} was fenced: {error}"));
         }
         self.history.borrow_mut().note(partition.0, mark, outcome);
+    }
+
+    /// Writes down what became of a record; the story has the sum.
+    fn tell(&self, name: &str, outcome: Outcome, line: &str) {
+        self.trace.detail(name, line);
+        let (mut all, now) = (self.told.borrow_mut(), self.trace.now());
+        let told = all.entry(name.to_owned()).or_default();
+        match outcome {
+            Outcome::Acknowledged(_) => told.acknowledged += 1,
+            Outcome::Unknown | Outcome::Refused => told.given_up += 1,
+        }
+        if told.at.is_none_or(|at| now >= at + TELL_EVERY) {
+            let Told {
+                acknowledged,
+                given_up,
+                ..
+            } = *told;
+            self.trace.note(
+                name,
+                format_args!("{acknowledged} acknowledged, {given_up} given up; {line}"),
+            );
+            *told = Told {
+                at: Some(now),
+                ..Told::default()
+            };
+        }
     }
 
     /// Follows all partitions, until every producer has ended and everything was read.
@@ -327,7 +386,7 @@ impl Workload {
             self.consumed.borrow_mut().insert((partition, offset), mark);
         }
         self.trace
-            .note(name, format_args!("{partition}: {first} to {next}"));
+            .detail(name, format_args!("{partition}: {first} to {next}"));
     }
 
     /// Reads everything, and holds it against what clients were told.
@@ -363,7 +422,7 @@ impl Workload {
     fn check(&self, partition: i32, records: &[(i64, Option<Mark>)]) {
         self.found.set(self.found.get() + records.len());
         self.trace
-            .note("reader", format_args!("{partition}: {records:?}"));
+            .detail("reader", format_args!("{partition}: {records:?}"));
         for violation in self.history.borrow().check(partition, records) {
             self.violation(violation.to_string());
         }

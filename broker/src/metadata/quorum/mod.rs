@@ -13,6 +13,8 @@ mod failure;
 mod machine;
 mod membership;
 mod network;
+#[cfg(strandline_sim)]
+mod observed;
 mod raft_log;
 mod snapshot;
 mod store;
@@ -29,6 +31,10 @@ pub(super) use failure::Failing;
 pub(super) use machine::{FAILED, Machine, Proposal, Public};
 pub(super) use membership::keep_members;
 pub(super) use network::{NoPeers, PeerNetwork};
+#[cfg(strandline_sim)]
+pub(super) use observed::started;
+#[cfg(strandline_sim)]
+pub use observed::{Observed, Observer, members_started};
 pub use snapshot::SnapshotLimits;
 #[cfg(test)]
 pub(super) use snapshot::send_snapshot;

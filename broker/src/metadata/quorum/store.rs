@@ -205,6 +205,13 @@ impl Store {
         self.shared.read(range, bytes_max)
     }
 
+    /// Where the log begins and ends; none once it is closed.
+    #[cfg(strandline_sim)]
+    pub(super) fn range(&self) -> Option<(Offset, Offset)> {
+        let state = self.shared.state.lock();
+        state.log.as_ref().map(|log| (log.start(), log.end()))
+    }
+
     /// The last entry.
     pub(super) fn last(&self) -> io::Result<Option<LogId>> {
         let state = self.shared.state.lock();

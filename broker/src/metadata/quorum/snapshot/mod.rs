@@ -33,7 +33,12 @@ pub struct SnapshotLimits {
 }
 
 /// So many entries replay in well under a second.
+#[cfg(not(strandline_sim))]
 const ENTRIES_BETWEEN: u64 = 20_000;
+
+/// Few enough that a simulation of seconds sees many snapshots.
+#[cfg(strandline_sim)]
+const ENTRIES_BETWEEN: u64 = 25;
 
 /// Kafka's `metadata.log.max.record.bytes.between.snapshots`, rounded down.
 const BYTES_BETWEEN: u64 = 16 << 20;
