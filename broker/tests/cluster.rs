@@ -6,6 +6,8 @@
     missing_docs
 )]
 
+mod proxy;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -79,7 +81,11 @@ impl Cluster {
     }
 
     async fn start(&mut self, id: usize, join: &[String]) {
-        let started = Server::start(settings(&self.data(id), id, join, &[]));
+        self.start_with(id, join, &[]).await;
+    }
+
+    async fn start_with(&mut self, id: usize, join: &[String], more: &[(&str, &str)]) {
+        let started = Server::start(settings(&self.data(id), id, join, more));
         let server = timeout(PATIENCE, started).await.expect("in time").unwrap();
         server.recovered().await;
         self.brokers.insert(id, server);
@@ -456,4 +462,50 @@ async fn another_cluster_and_strangers_are_refused() {
     for (_, server) in cluster.brokers {
         server.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_connection_that_dies_without_a_word_is_given_up() {
+    let mut cluster = Cluster {
+        root: tempfile::tempdir().unwrap(),
+        brokers: BTreeMap::new(),
+    };
+    // Others reach the controller through this.
+    let proxy = proxy::Proxy::start().await;
+    cluster
+        .start_with(1, &[], &[("advertise", proxy.address())])
+        .await;
+    proxy.leads_to(cluster.address(1));
+    let join = [cluster.address(1)];
+    cluster.start(2, &join).await;
+    // Two of two voters at most: nobody else is elected.
+    until("both take part", async || active(&cluster).await == 2).await;
+    assert!(cluster.brokers[&1].is_controller());
+    cluster.create(2, "before").await.unwrap();
+
+    let since = Instant::now();
+    proxy.cut();
+    until("the silent one is fenced", async || {
+        active(&cluster).await == 1
+    })
+    .await;
+    let fenced = since.elapsed();
+    until("it is back", async || active(&cluster).await == 2).await;
+    let back = since.elapsed();
+    println!("fenced after {fenced:?}, back after {back:?}");
+    // A request is given up after 5 s.
+    assert!(back < Duration::from_millis(4_500), "{back:?}");
+    cluster.create(2, "after").await.unwrap();
+    for (_, server) in cluster.brokers {
+        server.shutdown().await.unwrap();
+    }
+}
+
+/// How many brokers take part, as the first one knows.
+async fn active(cluster: &Cluster) -> usize {
+    let response = describe(cluster, 1).await;
+    let brokers = response.brokers.iter();
+    brokers
+        .filter(|each| each.state == BrokerState::Active)
+        .count()
 }

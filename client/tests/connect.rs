@@ -64,6 +64,31 @@ async fn who_accepts_and_says_nothing_is_unreachable() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_abandoned_fails_what_is_under_way_at_once() {
+    let cluster = FakeCluster::start(1).await;
+    let address = cluster.state.lock().addresses[0].clone();
+    let connection = Connection::open(&address, &ClientOptions::default())
+        .await
+        .unwrap();
+    cluster.intercept(|_| Intercept::Swallow);
+    let other = connection.clone();
+    let ask = || other.request(&MetadataRequest::default(), Vec::new());
+    let asked = ask();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let since = std::time::Instant::now();
+    connection.abandon("it is dead");
+    let error = asked.await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::OutcomeUnknown { .. }) && error.to_string().contains("dead"),
+        "{error}"
+    );
+    let late = ask().await.unwrap_err();
+    assert!(matches!(late, ClientError::NotSent { .. }), "{late}");
+    assert!(other.is_closed());
+    assert!(since.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
 async fn requests_end_as_refused_unknown_or_not_sent() {
     let cluster = FakeCluster::start(1).await;
     let options = ClientOptions {

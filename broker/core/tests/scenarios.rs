@@ -12,7 +12,7 @@
 mod cluster;
 
 use cluster::Cluster;
-use strandline_core::metadata::{Command, METADATA_VERSION, Registration, Reply};
+use strandline_core::metadata::{Command, METADATA_VERSION, Registration, Reply, incarnation};
 use strandline_protocol::{
     BrokerEpoch, BrokerId, DirectoryId,
     messages::{
@@ -25,8 +25,8 @@ fn directory(name: &str) -> DirectoryId {
     DirectoryId([name.as_bytes()[0]; 16])
 }
 
-/// `register 1 host:9290 dirs=a,b rack=r start=2 raft=7 max=1`: its second start, with another Raft
-/// id and an old version.
+/// `register 1 host:9290 dirs=a,b rack=r start=2 found=5 raft=7 max=1`: its second start, which
+/// found epoch 5 in its directory, with another Raft id and an old version.
 fn registration(words: &[&str]) -> Registration {
     let (host, port) = words[1].split_once(':').unwrap();
     let option = |name| {
@@ -36,7 +36,10 @@ fn registration(words: &[&str]) -> Registration {
     };
     Registration {
         broker: BrokerId(words[0].parse().unwrap()),
-        incarnation: [option("start").map_or(0, |start| start.parse().unwrap()); 16],
+        incarnation: incarnation(
+            option("found").map(|epoch| BrokerEpoch(epoch.parse().unwrap())),
+            option("start").map_or(0, |start| start.parse().unwrap()),
+        ),
         host: host.into(),
         port: port.parse().unwrap(),
         rack: option("rack").map(Into::into),

@@ -23,6 +23,8 @@ pub struct Readiness {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Starting,
+    /// The broker waits for its cluster, as this text says.
+    Waiting(String),
     /// So many of so many partitions are open, or could not be opened.
     Recovering {
         done: usize,
@@ -38,6 +40,22 @@ impl Readiness {
     pub fn starting() -> Self {
         Self {
             state: Arc::new(Mutex::new(State::Starting)),
+        }
+    }
+
+    /// Not ready: the broker starts, and waits for what `reason` says.
+    pub fn waits(&self, reason: impl Into<String>) {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Starting | State::Waiting(_)) {
+            *state = State::Waiting(reason.into());
+        }
+    }
+
+    /// Not ready: the broker goes on with its start.
+    pub fn waits_no_more(&self) {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Waiting(_)) {
+            *state = State::Starting;
         }
     }
 
@@ -68,6 +86,7 @@ impl Readiness {
     pub fn get(&self) -> Ready {
         match &*self.state.lock() {
             State::Starting => Ready::No("the broker is starting".to_owned()),
+            State::Waiting(reason) => Ready::No(format!("the broker is starting: {reason}")),
             State::Recovering { done, of } => Ready::No(format!(
                 "the broker is recovering: {done} of {of} partitions are done"
             )),

@@ -27,6 +27,17 @@ async fn readiness_follows_the_broker() {
 
     let page = get_page(address, "/readyz").await;
     assert!(page.starts_with("HTTP/1.1 503") && page.ends_with("the broker is starting\n"));
+    readiness.waits("waiting for the controller");
+    let page = get_page(address, "/readyz").await;
+    assert!(
+        page.starts_with("HTTP/1.1 503")
+            && page.ends_with("the broker is starting: waiting for the controller\n")
+    );
+    readiness.waits_no_more();
+    assert_eq!(
+        readiness.get(),
+        Ready::No("the broker is starting".to_owned())
+    );
     readiness.recovering(3, 10);
     let page = get_page(address, "/readyz").await;
     assert!(page.starts_with("HTTP/1.1 503") && page.contains("3 of 10 partitions"));
@@ -34,6 +45,7 @@ async fn readiness_follows_the_broker() {
     let page = get_page(address, "/readyz").await;
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
     readiness.recovering(3, 10);
+    readiness.waits("waiting for the controller");
     assert_eq!(readiness.get(), Ready::Yes);
     readiness.not_ready("the broker is shutting down");
     let page = get_page(address, "/readyz").await;

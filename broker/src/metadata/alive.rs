@@ -8,6 +8,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Display,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,20 +17,23 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use strandline_client::ClientError;
+use strandline_client::{ClientError, connection::Connection};
 use strandline_core::leases::{HEARTBEAT, OwnLease, SESSION};
 use strandline_protocol::{
     BrokerEpoch, BrokerId, DirectoryId, ErrorCode,
     messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, Failure, Purpose},
 };
 use tokio::{
-    sync::watch,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
 use crate::metrics::LeaseFigures;
 
 use super::{MetadataLog, lessor::is_alone, member::ControllerAt};
+
+/// How many heartbeats may be unanswered at once: one more than what a slow answer needs.
+const IN_FLIGHT_MAX: usize = 2;
 
 /// What a broker knows of its own lease.
 pub(super) struct Own {
@@ -43,6 +47,25 @@ pub(super) struct Own {
     may_stop: watch::Sender<bool>,
     renewals: AtomicU64,
     expiries: AtomicU64,
+    in_flight: Mutex<InFlight>,
+    /// The last heartbeat was lost, which has been told.
+    is_silent: AtomicBool,
+}
+
+/// The heartbeats to one controller that are not answered yet.
+struct InFlight {
+    /// Its Raft id.
+    to: u64,
+    room: Arc<Semaphore>,
+}
+
+impl InFlight {
+    fn to(controller: u64) -> Self {
+        Self {
+            to: controller,
+            room: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+        }
+    }
 }
 
 impl Own {
@@ -57,6 +80,8 @@ impl Own {
             may_stop: watch::Sender::new(false),
             renewals: AtomicU64::new(0),
             expiries: AtomicU64::new(0),
+            in_flight: Mutex::new(InFlight::to(0)),
+            is_silent: AtomicBool::new(false),
         })
     }
 
@@ -98,8 +123,28 @@ impl Own {
         ))
     }
 
+    /// Room for one more heartbeat to the controller with this Raft id; none if it has not answered
+    /// those before. What another one has not answered does not count.
+    fn room_for_one(&self, controller: u64) -> Option<OwnedSemaphorePermit> {
+        let mut in_flight = self.in_flight.lock();
+        if in_flight.to != controller {
+            *in_flight = InFlight::to(controller);
+        }
+        Arc::clone(&in_flight.room).try_acquire_owned().ok()
+    }
+
+    /// A heartbeat was not answered: told once, until one is answered again.
+    fn unanswered(&self, controller: BrokerId, reason: impl Display) {
+        if !self.is_silent.swap(true, Ordering::AcqRel) {
+            tracing::warn!(%controller, "a heartbeat was lost: {reason}");
+        }
+    }
+
     /// A heartbeat was answered.
     fn answered(&self, sent: Instant, answer: Result<BrokerHeartbeatResponse, Failure>) {
+        if self.is_silent.swap(false, Ordering::AcqRel) {
+            tracing::info!("heartbeats are answered again");
+        }
         match answer {
             Ok(response) if response.fenced => {
                 self.lost();
@@ -126,6 +171,29 @@ impl Own {
                 }
                 _ => tracing::debug!("a heartbeat was refused: {}", failure.message),
             },
+        }
+    }
+
+    /// Sends a heartbeat. A connection on which none is answered for a session is dead, whatever
+    /// the system knows of it: the next one is opened anew, and who else waits on it waits no more.
+    async fn ask_to_go_on(
+        &self,
+        connection: &Connection,
+        request: &BrokerHeartbeatRequest,
+        sent: Instant,
+        controller: BrokerId,
+    ) {
+        match timeout(SESSION, connection.request(request, Vec::new())).await {
+            Ok(Ok((response, _))) => self.answered(sent, Ok(response)),
+            Ok(Err(ClientError::Refused { code, message, .. })) => {
+                self.answered(sent, Err(Failure::new(code, message)));
+            }
+            Ok(Err(error)) => self.unanswered(controller, error),
+            Err(_) => {
+                let reason = format!("a heartbeat was not answered in {SESSION:?}");
+                self.unanswered(controller, &reason);
+                connection.abandon(&reason);
+            }
         }
     }
 
@@ -208,18 +276,18 @@ impl MetadataLog {
             (ControllerAt::Here, _) => self.own.answered(sent, self.heartbeat(&request)),
             (ControllerAt::Broker { broker, raft_id }, Some(peers)) => {
                 let own = Arc::clone(&self.own);
+                let Some(room) = own.room_for_one(raft_id) else {
+                    return;
+                };
                 tokio::spawn(async move {
                     let way = peers.connection(broker, Some(raft_id), Purpose::Control);
-                    let Ok(connection) = way.await else {
-                        return;
-                    };
-                    match connection.request(&request, Vec::new()).await {
-                        Ok((response, _)) => own.answered(sent, Ok(response)),
-                        Err(ClientError::Refused { code, message, .. }) => {
-                            own.answered(sent, Err(Failure::new(code, message)));
+                    match way.await {
+                        Ok(connection) => {
+                            own.ask_to_go_on(&connection, &request, sent, broker).await;
                         }
-                        Err(error) => tracing::debug!("a heartbeat was lost: {error}"),
+                        Err(error) => own.unanswered(broker, error),
                     }
+                    drop(room);
                 });
             }
             _ => {}

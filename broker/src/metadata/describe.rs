@@ -18,16 +18,11 @@ impl MetadataLog {
     #[must_use]
     pub fn describe(&self, me: BrokerId) -> DescribeClusterResponse {
         let image = self.image();
-        let controller = match self.controller() {
-            ControllerAt::Here => Some(me),
-            ControllerAt::Broker { broker, .. } => Some(broker),
-            ControllerAt::Unknown => None,
-        };
         let partitions = count(image.partition_count());
         DescribeClusterResponse {
             cluster_id: image.cluster(),
             answered_by: me,
-            controller,
+            controller: self.controller_as(me),
             controller_epoch: image.term(),
             metadata_version: image.metadata_version(),
             version: image.version(),
@@ -45,6 +40,16 @@ impl MetadataLog {
         }
     }
 
+    /// Who is the controller, as far as this broker, `me`, knows.
+    #[must_use]
+    pub fn controller_as(&self, me: BrokerId) -> Option<BrokerId> {
+        match self.controller() {
+            ControllerAt::Here => Some(me),
+            ControllerAt::Broker { broker, .. } => Some(broker),
+            ControllerAt::Unknown => None,
+        }
+    }
+
     fn members(&self, image: &Image) -> Vec<MemberDescription> {
         let Some(membership) = image.membership() else {
             return Vec::new();
@@ -53,12 +58,13 @@ impl MetadataLog {
             .voters
             .iter()
             .map(|voter| (voter, MemberRole::Voter));
-        let learners = membership
-            .learners
-            .iter()
-            .map(|voter| (voter, MemberRole::Learner));
+        let is_leaving = |voter: &&Voter| !membership.voters.contains(voter);
+        let leaving = membership.voters_before.iter().filter(is_leaving);
+        let learners = membership.learners.iter();
+        let learners = learners.filter(|voter| !membership.voters_before.contains(voter));
         voters
-            .chain(learners)
+            .chain(leaving.map(|voter| (voter, MemberRole::LeavingVoter)))
+            .chain(learners.map(|voter| (voter, MemberRole::Learner)))
             .map(|(member, role)| self.member_description(member, role))
             .collect()
     }

@@ -4,7 +4,7 @@
 //! another broker passes it on over its control connection, once: what comes from a peer is not
 //! passed on again. While there is no controller, whoever asks waits for a bounded time.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -27,7 +27,7 @@ use super::{
 
 /// How long a change waits for a controller, and for its outcome. Below the time that clients give
 /// a request, so that they hear why.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long to wait before the next attempt. An election takes half a second or more.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
@@ -101,12 +101,10 @@ impl MetadataLog {
             ControllerAt::Broker { broker, raft_id } => {
                 let connection = peers.connection(broker, Some(raft_id), Purpose::Control);
                 match connection.await {
-                    Ok(connection) => tokio::select! {
-                        outcome = self.pass_on(&connection, command) => outcome,
-                        () = self.replaced(raft_id) => {
-                            Attempt::Unknown("another one has taken over".to_owned())
-                        }
-                    },
+                    Ok(connection) => {
+                        let passed_on = self.pass_on(&connection, command);
+                        self.unless_replaced(raft_id, passed_on).await
+                    }
                     Err(error) => Attempt::Again(no_way(broker, &error)),
                 }
             }
@@ -178,6 +176,21 @@ impl MetadataLog {
         }
     }
 
+    /// What has become of an attempt at the controller with this Raft id. Once there is another
+    /// one, a connection that may be dead is not waited for.
+    pub(super) async fn unless_replaced<T>(
+        &self,
+        raft_id: u64,
+        attempt: impl Future<Output = Attempt<T>>,
+    ) -> Attempt<T> {
+        tokio::select! {
+            outcome = attempt => outcome,
+            () = self.replaced(raft_id) => {
+                Attempt::Unknown("another one has taken over".to_owned())
+            }
+        }
+    }
+
     /// Waits until somebody else than `raft_id` is the controller, and a little longer: one that
     /// lives answers for itself that it is not the controller any more.
     async fn replaced(&self, raft_id: u64) {
@@ -221,7 +234,7 @@ async fn ask<R: Request>(
     request: &R,
     reply: impl FnOnce(R::Response) -> Reply,
 ) -> Attempt<(Reply, Offset)> {
-    match attempt_at(connection, request).await {
+    match attempt_at(connection, request, PATIENCE).await {
         Attempt::Done((response, payload)) => {
             Attempt::Done((reply(response), version_in(&payload)))
         }
@@ -231,12 +244,14 @@ async fn ask<R: Request>(
     }
 }
 
+/// Asks whoever is at the other end, which may take `wait` and the time of any request.
 pub(super) async fn attempt_at<R: Request>(
     connection: &Connection,
     request: &R,
+    wait: Duration,
 ) -> Attempt<(R::Response, Bytes)> {
     let answer = connection
-        .request_that_waits(request, Vec::new(), PATIENCE)
+        .request_that_waits(request, Vec::new(), wait)
         .await;
     match answer {
         Ok(answer) => Attempt::Done(answer),

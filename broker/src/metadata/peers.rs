@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use strandline_client::{ClientError, ClientOptions, connection::Connection};
 use strandline_core::metadata::{Image, Registration};
 use strandline_protocol::{
-    BrokerEpoch, BrokerId, ClusterId,
+    BrokerEpoch, BrokerId, ClusterId, ErrorCode,
     messages::{HelloResponse, Peer, Purpose},
 };
 
@@ -30,6 +30,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a peer may leave a request unanswered before its connection counts as broken. Above
 /// what a slow disk takes for a sync.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many other clusters are told of that take this broker for one of theirs.
+const STRANGERS_MAX: usize = 16;
 
 /// A connection that is younger shows who answers now.
 const LATELY: Duration = Duration::from_secs(1);
@@ -60,14 +63,20 @@ struct Shared {
     bootstrap: Vec<Address>,
     book: Mutex<BTreeMap<BrokerId, Entry>>,
     links: Mutex<BTreeMap<(Address, Purpose), Arc<Link>>>,
+    /// Where another cluster answers, which has been told.
+    astray: Mutex<BTreeSet<Address>>,
+    /// Other clusters that take this broker for one of theirs, which has been told.
+    strangers: Mutex<BTreeSet<ClusterId>>,
 }
 
 /// What is known of where a broker is.
 #[derive(Clone, Debug)]
 struct Entry {
     address: Address,
-    /// Of the newest registration that was looked at.
+    /// Of the newest registration that was looked at; `-1` if there was none.
     epoch: BrokerEpoch,
+    /// Of its first data directory.
+    raft_id: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +124,8 @@ impl Peers {
                 bootstrap,
                 book: Mutex::default(),
                 links: Mutex::default(),
+                astray: Mutex::default(),
+                strangers: Mutex::default(),
             }),
         }
     }
@@ -125,7 +136,8 @@ impl Peers {
         &self.shared.me
     }
 
-    /// A broker has said itself where it is.
+    /// A broker has said itself where it is. Another directory than the one that is registered does
+    /// not count: it may be a second process that was given the number of a living one.
     pub fn heard_of(&self, peer: &Peer) {
         if peer.broker_id == self.shared.me.broker {
             return;
@@ -135,10 +147,19 @@ impl Peers {
             port: peer.port,
         };
         let mut book = self.shared.book.lock();
-        let epoch = book
-            .get(&peer.broker_id)
-            .map_or(BrokerEpoch(-1), |entry| entry.epoch);
-        book.insert(peer.broker_id, Entry { address, epoch });
+        let known = book.get(&peer.broker_id);
+        let epoch = known.map_or(BrokerEpoch(-1), |entry| entry.epoch);
+        let registered = known.filter(|known| known.epoch >= BrokerEpoch(0));
+        let registered = registered.and_then(|known| known.raft_id);
+        if registered.is_some_and(|registered| registered != peer.raft_id) {
+            return;
+        }
+        let entry = Entry {
+            address,
+            epoch,
+            raft_id: Some(peer.raft_id),
+        };
+        book.insert(peer.broker_id, entry);
     }
 
     /// A registration in the log, committed or not: the newest of a broker counts.
@@ -155,7 +176,12 @@ impl Peers {
             host: registration.host.clone(),
             port: registration.port,
         };
-        book.insert(registration.broker, Entry { address, epoch });
+        let entry = Entry {
+            address,
+            epoch,
+            raft_id: registration.raft_id,
+        };
+        book.insert(registration.broker, entry);
     }
 
     /// All that an image tells.
@@ -256,12 +282,38 @@ impl Peers {
             port: me.address.port,
             purpose,
         };
-        let connection = Connection::open_as_peer(&address.to_string(), &options, peer).await?;
+        let opened = Connection::open_as_peer(&address.to_string(), &options, peer).await;
+        let connection = opened.inspect_err(|error| self.went_astray(address, error))?;
+        self.shared.astray.lock().remove(address);
         *open = Some(Opened {
             connection: connection.clone(),
             at: Instant::now(),
         });
         Ok(connection)
+    }
+
+    /// Tells once that another cluster answers where a broker of this one is expected.
+    fn went_astray(&self, address: &Address, error: &ClientError) {
+        let is_foreign = matches!(
+            error,
+            ClientError::Refused {
+                code: ErrorCode::INCONSISTENT_CLUSTER_ID,
+                ..
+            }
+        );
+        if is_foreign && self.shared.astray.lock().insert(address.clone()) {
+            tracing::warn!(
+                %address,
+                "another cluster answers where a broker of this one was: {error}"
+            );
+        }
+    }
+
+    /// Whether it is new that a broker of `cluster` takes this one for a member of it.
+    #[must_use]
+    pub fn is_new_stranger(&self, cluster: ClusterId) -> bool {
+        let mut strangers = self.shared.strangers.lock();
+        strangers.len() < STRANGERS_MAX && strangers.insert(cluster)
     }
 
     /// The next one is opened anew, unless this one was lately.
@@ -281,5 +333,77 @@ impl Peers {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "broker {} at {}", self.broker, self.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strandline_core::metadata::METADATA_VERSION;
+    use strandline_protocol::DirectoryId;
+
+    use super::*;
+
+    fn said(raft_id: u64, port: u16) -> Peer {
+        Peer {
+            broker_id: BrokerId(2),
+            raft_id,
+            host: "two".to_owned(),
+            port,
+            purpose: Purpose::Control,
+        }
+    }
+
+    fn registration(raft_id: u64, port: u16) -> Registration {
+        Registration {
+            broker: BrokerId(2),
+            incarnation: [0; 16],
+            host: "two".to_owned(),
+            port,
+            rack: None,
+            directories: vec![DirectoryId([2; 16])],
+            raft_id: Some(raft_id),
+            software: String::new(),
+            metadata_version_max: METADATA_VERSION,
+        }
+    }
+
+    fn lone() -> Peers {
+        let me = Identity {
+            cluster: ClusterId([7; 16]),
+            broker: BrokerId(1),
+            raft_id: 11,
+            address: Address {
+                host: "one".to_owned(),
+                port: 1,
+            },
+        };
+        Peers::new(me, Vec::new())
+    }
+
+    #[test]
+    fn a_second_process_of_a_number_does_not_hide_the_first() {
+        let peers = lone();
+        let port = || peers.address(BrokerId(2)).map(|address| address.port);
+        // While nothing is registered, whoever speaks last is a hint.
+        peers.heard_of(&said(12, 1));
+        peers.heard_of(&said(13, 2));
+        assert_eq!(port(), Some(2));
+        peers.registered(&registration(13, 3), BrokerEpoch(5));
+        peers.heard_of(&said(14, 4));
+        assert_eq!(port(), Some(3));
+        // The same directory at another port, after a restart; a wiped one once it is registered.
+        peers.heard_of(&said(13, 5));
+        assert_eq!(port(), Some(5));
+        peers.registered(&registration(14, 6), BrokerEpoch(9));
+        assert_eq!(port(), Some(6));
+    }
+
+    #[test]
+    fn each_stranger_is_told_once() {
+        let peers = lone();
+        assert!(peers.is_new_stranger(ClusterId([8; 16])));
+        assert!(!peers.is_new_stranger(ClusterId([8; 16])));
+        let told = (0..100).filter(|id| peers.is_new_stranger(ClusterId([*id; 16])));
+        assert_eq!(told.count(), STRANGERS_MAX - 1);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use strandline_client::ClientError;
 use strandline_core::metadata::{BrokerState, Command, Image, Registration};
 use strandline_protocol::{
     BrokerEpoch, BrokerId, ErrorClass, ErrorCode,
@@ -15,9 +16,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     MetadataLog,
-    forward::{Attempt, PAUSE, attempt_at, no_way},
+    forward::{Attempt, PATIENCE, PAUSE, attempt_at, no_way},
     member::ControllerAt,
+    peers::PeerError,
 };
+use crate::http::Readiness;
 
 /// How long a broker that passes a registration on looks for the controller: the one that registers
 /// tries again by itself.
@@ -33,15 +36,17 @@ const SIGN_EVERY: Duration = Duration::from_millis(500);
 const DUPLICATE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a start that waits has told.
-struct Told {
+struct Told<'a> {
+    readiness: &'a Readiness,
     since: Instant,
     next: Instant,
 }
 
-impl Told {
-    fn new() -> Self {
+impl<'a> Told<'a> {
+    fn new(readiness: &'a Readiness) -> Self {
         let since = Instant::now();
         Self {
+            readiness,
             since,
             next: since + TELL_EVERY,
         }
@@ -54,6 +59,7 @@ impl Told {
             let waited_s = now.duration_since(self.since).as_secs();
             tracing::warn!(waited_s, "waiting for {what}: {why}");
         }
+        self.readiness.waits(format!("waiting for {what}: {why}"));
     }
 }
 
@@ -82,14 +88,17 @@ impl MetadataLog {
                 (ControllerAt::Broker { broker, raft_id }, Some(peers), PassOn::Allowed) => {
                     let purpose = Purpose::Control;
                     match peers.connection(broker, Some(raft_id), purpose).await {
-                        Ok(connection) => match attempt_at(&connection, request).await {
-                            Attempt::Done((response, _)) => return Ok(response),
-                            Attempt::Refused(failure) => return Err(failure),
-                            Attempt::Again(failure) => failure,
-                            Attempt::Unknown(reason) => {
-                                Failure::new(ErrorCode::NOT_CONTROLLER, reason)
+                        Ok(connection) => {
+                            let asked = attempt_at(&connection, request, PATIENCE);
+                            match self.unless_replaced(raft_id, asked).await {
+                                Attempt::Done((response, _)) => return Ok(response),
+                                Attempt::Refused(failure) => return Err(failure),
+                                Attempt::Again(failure) => failure,
+                                Attempt::Unknown(reason) => {
+                                    Failure::new(ErrorCode::NOT_CONTROLLER, reason)
+                                }
                             }
-                        },
+                        }
                         Err(error) => no_way(broker, &error),
                     }
                 }
@@ -125,15 +134,31 @@ impl MetadataLog {
     /// # Errors
     /// What the controller refuses.
     pub async fn register(&self, registration: Registration) -> Result<BrokerEpoch, Failure> {
+        self.register_telling(registration, &Readiness::starting())
+            .await
+    }
+
+    /// As [`MetadataLog::register`]; `readiness` tells at any time what is missing.
+    ///
+    /// # Errors
+    /// As [`MetadataLog::register`].
+    pub async fn register_telling(
+        &self,
+        registration: Registration,
+        readiness: &Readiness,
+    ) -> Result<BrokerEpoch, Failure> {
         let broker = registration.broker;
-        let (mut told, mut refused_since) = (Told::new(), None::<Instant>);
+        let (mut told, mut refused_since) = (Told::new(readiness), None::<Instant>);
         let epoch = loop {
             match self.try_register(&registration).await {
                 Ok(epoch) => break epoch,
                 Err(failure)
                     if failure.error == ErrorCode::NOT_CONTROLLER && self.peers.is_some() =>
                 {
-                    told.waits_for("the controller, to register with it", &failure.message);
+                    told.waits_for(
+                        "a controller to register with (more than half of the voters must run)",
+                        &failure.message,
+                    );
                 }
                 // The controller went away meanwhile; a log that has failed says so next time.
                 Err(failure)
@@ -184,23 +209,25 @@ impl MetadataLog {
     }
 
     /// Waits until the controller has let this broker take part, which heartbeats bring about; at
-    /// once for a broker that is alone. Tells every few seconds what is missing. Cancel safe.
-    pub async fn taking_part(&self, broker: BrokerId) {
-        let mut told = Told::new();
+    /// once for a broker that is alone. Tells what is missing, as
+    /// [`MetadataLog::register_telling`]. Cancel safe.
+    pub async fn taking_part(&self, broker: BrokerId, readiness: &Readiness) {
+        let mut told = Told::new(readiness);
         let mut images = self.watch();
         let takes_part = |image: &Arc<Image>| {
             image
                 .broker(broker)
                 .is_some_and(|known| known.state != BrokerState::Fenced)
         };
-        while timeout(TELL_EVERY, images.wait_for(takes_part))
-            .await
-            .is_err()
-        {
-            told.waits_for(
-                "the controller, to let this broker take part",
-                &format!("{:?} is known of it", self.controller()),
-            );
+        while timeout(PAUSE, images.wait_for(takes_part)).await.is_err() {
+            let why = match self.controller() {
+                ControllerAt::Here => "it is this broker, and not settled yet".to_owned(),
+                ControllerAt::Broker { broker, .. } => {
+                    format!("broker {broker} has not granted a lease yet")
+                }
+                ControllerAt::Unknown => "nobody is the controller now".to_owned(),
+            };
+            told.waits_for("the controller, to let this broker take part", &why);
         }
     }
 
@@ -224,7 +251,7 @@ impl MetadataLog {
         };
         // The one that led last may be gone, and who is left must hear where this broker is before
         // they can elect another one: so everybody is asked.
-        let mut refused = match first {
+        let refused = match first {
             Ok(epoch) => return Ok(epoch),
             Err(failure) if failure.error == ErrorCode::NOT_CONTROLLER => failure,
             Err(failure) => return Err(failure),
@@ -233,18 +260,26 @@ impl MetadataLog {
             return Err(refused);
         };
         let request = self.registration_request(registration);
+        let mut reasons = Vec::new();
         for address in peers.addresses() {
-            refused = match peers.connection_to(&address, Purpose::Control).await {
-                Ok(connection) => match attempt_at(&connection, &request).await {
-                    Attempt::Done((response, _)) => return Ok(response.broker_epoch),
-                    Attempt::Refused(failure) => return Err(failure),
-                    Attempt::Again(failure) => failure,
-                    Attempt::Unknown(reason) => Failure::new(ErrorCode::NOT_CONTROLLER, reason),
-                },
-                Err(error) => Failure::new(ErrorCode::NOT_CONTROLLER, error.to_string()),
+            let reason = match peers.connection_to(&address, Purpose::Control).await {
+                Ok(connection) => {
+                    match attempt_at(&connection, &request, REGISTRATION_PATIENCE).await {
+                        Attempt::Done((response, _)) => return Ok(response.broker_epoch),
+                        Attempt::Refused(failure) => return Err(failure),
+                        Attempt::Again(failure) => failure.message,
+                        Attempt::Unknown(reason) => reason,
+                    }
+                }
+                Err(PeerError::Client(ClientError::Unreachable { reason, .. })) => reason,
+                Err(error) => error.to_string(),
             };
+            reasons.push(format!("{address}: {reason}"));
         }
-        Err(refused)
+        if reasons.is_empty() {
+            return Err(refused);
+        }
+        Err(Failure::new(ErrorCode::NOT_CONTROLLER, reasons.join("; ")))
     }
 
     async fn register_at(
@@ -262,7 +297,8 @@ impl MetadataLog {
             .await;
         let connection = connection.map_err(|error| no_way(broker, &error))?;
         let request = self.registration_request(registration);
-        match attempt_at(&connection, &request).await {
+        let asked = attempt_at(&connection, &request, PATIENCE);
+        match self.unless_replaced(raft_id, asked).await {
             Attempt::Done((response, _)) => Ok(response.broker_epoch),
             Attempt::Refused(failure) | Attempt::Again(failure) => Err(failure),
             Attempt::Unknown(reason) => Err(again(reason)),

@@ -114,7 +114,7 @@ pub(super) async fn open_directories(
 }
 
 /// The error of a data directory, with what to do if the system refuses it.
-fn unusable(path: &Path, error: StorageError) -> anyhow::Error {
+pub(super) fn unusable(path: &Path, error: StorageError) -> anyhow::Error {
     let StorageError::Fs(refused) = error else {
         return error.into();
     };

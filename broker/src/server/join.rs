@@ -10,13 +10,14 @@ use anyhow::{Context as _, bail};
 use strandline_client::{ClientError, ClientOptions, connection::Connection};
 use strandline_core::metadata::Image;
 use strandline_protocol::ClusterId;
-use strandline_storage::{
-    directory::{begin_joining, end_joining, identity_of, joining},
-    fs::FileSystem,
-};
+use strandline_storage::directory::{begin_joining, end_joining, identity_of, joining};
 use tokio::time::{Instant, sleep};
 
-use super::spawn::{Threads, blocking};
+use super::{
+    disks::unusable,
+    ground::Site,
+    spawn::{Threads, blocking},
+};
 use crate::{
     metadata::MetadataLog,
     partition::Directory,
@@ -48,16 +49,12 @@ pub(super) enum Newcomer {
     No,
 }
 
-/// Finds out. `own` is where this broker is reached: it does not ask itself.
+/// Finds out.
 ///
 /// # Errors
 /// If the directory belongs to another cluster than who is to be joined; if the disk fails.
-pub(super) async fn belonging(
-    settings: &Settings,
-    file_system: &Arc<dyn FileSystem>,
-    threads: Threads,
-    own: &Address,
-) -> anyhow::Result<Belonging> {
+pub(super) async fn belonging(site: &Site<'_>) -> anyhow::Result<Belonging> {
+    let (settings, file_system, threads) = (site.settings, &site.file_system, site.threads);
     let first = settings
         .data
         .first()
@@ -71,7 +68,7 @@ pub(super) async fn belonging(
     };
     let looked: Result<_, strandline_storage::StorageError> =
         blocking(threads, look).await.context("the runtime stops")?;
-    let (identity, mark) = looked?;
+    let (identity, mark) = looked.map_err(|error| unusable(first, error))?;
     let newcomer = if mark.is_some() {
         Newcomer::Yes
     } else {
@@ -79,7 +76,7 @@ pub(super) async fn belonging(
     };
     match identity {
         Some(identity) => {
-            check_same(settings, own, identity.cluster_id, first).await?;
+            check_same(settings, site.own, identity.cluster_id, first).await?;
             let cluster = Some(identity.cluster_id);
             Ok(Belonging { cluster, newcomer })
         }
@@ -95,12 +92,13 @@ pub(super) async fn belonging(
             ),
         },
         None => {
-            let cluster = ask_until_answered(settings, own).await?;
+            let cluster = ask_until_answered(site).await?;
             let (files, path) = (Arc::clone(file_system), first.clone());
             let begin = move || begin_joining(files.as_ref(), &path, cluster);
             blocking(threads, begin)
                 .await
-                .context("the runtime stops")??;
+                .context("the runtime stops")?
+                .map_err(|error| unusable(first, error))?;
             tracing::info!(%cluster, "joining the cluster");
             Ok(Belonging {
                 cluster: Some(cluster),
@@ -132,7 +130,8 @@ async fn check_same(
     Ok(())
 }
 
-async fn ask_until_answered(settings: &Settings, own: &Address) -> anyhow::Result<ClusterId> {
+async fn ask_until_answered(site: &Site<'_>) -> anyhow::Result<ClusterId> {
+    let (settings, own) = (site.settings, site.own);
     let others: Vec<&Address> = settings
         .join
         .iter()
@@ -153,15 +152,16 @@ async fn ask_until_answered(settings: &Settings, own: &Address) -> anyhow::Resul
                 Err(reason) => reasons.push(reason),
             }
         }
+        let what = format!(
+            "waiting for a broker of the cluster to join: {}; start one of them without --join if \
+             there is no cluster yet",
+            reasons.join("; ")
+        );
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             told = Some(Instant::now());
-            tracing::warn!(
-                waited_s = since.elapsed().as_secs(),
-                "waiting for a broker of the cluster to join: {}; start one of them without --join \
-                 if there is no cluster yet",
-                reasons.join("; ")
-            );
+            tracing::warn!(waited_s = since.elapsed().as_secs(), "{what}");
         }
+        site.readiness.waits(what);
         sleep(PAUSE).await;
     }
 }

@@ -11,13 +11,16 @@ mod buffers;
 mod connection;
 mod disks;
 mod figures;
+mod follow;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod ground;
 mod handlers;
 mod join;
 mod listener;
 mod memory;
 mod recovery;
+mod sockets;
 pub mod spawn;
 mod start;
 mod stop;

@@ -268,11 +268,11 @@ impl Exchange {
         self.waker.take()
     }
 
-    /// Whether no handle is left and nothing is under way that anybody waits for.
+    /// Whether it has ended, or no handle is left and nothing is under way that anybody waits for.
     pub(super) fn is_finished(&self) -> bool {
-        self.closing
-            && self.written == self.queued
-            && self.channel.contexts().all(Pending::is_abandoned)
+        let is_idle =
+            || self.written == self.queued && self.channel.contexts().all(Pending::is_abandoned);
+        self.ended.is_some() || (self.closing && is_idle())
     }
 
     /// The connection has ended: fails everything that is under way, and everything later.

@@ -237,6 +237,15 @@ impl Connection {
         self.handle.shared.exchange.lock().is_ended()
     }
 
+    /// Ends the connection for everybody who has a clone of it, for `reason`: requests that are
+    /// under way fail at once, as if the peer had closed it, and the socket closes. For who learns
+    /// in another way that nothing comes back on it any more.
+    pub fn abandon(&self, reason: &str) {
+        let shared = &self.handle.shared;
+        shared.exchange.lock().end(reason);
+        shared.close();
+    }
+
     /// Queues a request at once, in the order of the calls, and returns its answer and its payload.
     /// `payload` is written from where it lies. The request is sent even if the future is dropped
     /// or never polled; only its answer is then lost.

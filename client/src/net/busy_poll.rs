@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// How often a task is polled that rests for some milliseconds: at their begin and at their end,
+    /// How often a task is polled that rests for some milliseconds: at their begin and their end,
     /// or more often.
     async fn polls(busy: &mut BusyPoll) -> usize {
         let mut count = 0;

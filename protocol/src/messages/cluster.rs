@@ -20,7 +20,8 @@ pub struct RegisterBrokerRequest {
     pub cluster_id: Option<ClusterId>,
     /// Its number.
     pub broker_id: BrokerId,
-    /// Drawn at each start.
+    /// The broker epoch that the run before has left in the first directory, `-1` if none, in 8
+    /// bytes; and 8 bytes that are drawn at each start.
     pub incarnation: [u8; 16],
     /// The random Raft id of its first directory.
     pub raft_id: u64,
@@ -132,6 +133,8 @@ pub enum MemberRole {
     Voter,
     /// It follows, and has no vote.
     Learner,
+    /// It votes until the change of the voters that is under way is done.
+    LeavingVoter,
 }
 
 /// One member of the metadata quorum.

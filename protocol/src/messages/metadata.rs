@@ -87,7 +87,7 @@ pub struct MetadataResponse {
     pub cluster_id: ClusterId,
     /// Up to where the metadata log is reflected: of two answers, the larger is newer.
     pub version: Offset,
-    /// The active controller.
+    /// The active controller, as far as the broker that answers knows.
     pub controller: Option<BrokerId>,
     /// The brokers that are registered.
     pub brokers: Vec<BrokerMetadata>,

@@ -212,8 +212,9 @@ fn described() -> DescribeClusterResponse {
             member(1, RAFT_IDS[0], MemberRole::Voter, Some(0)),
             member(2, RAFT_IDS[1], MemberRole::Voter, Some(120)),
             member(3, 17, MemberRole::Learner, None),
+            member(4, 18, MemberRole::LeavingVoter, Some(90)),
         ],
-        voters_changing: false,
+        voters_changing: true,
         brokers: vec![
             broker(1, BrokerState::Active, Some(1_500)),
             broker(2, BrokerState::Stopping, Some(1_380)),

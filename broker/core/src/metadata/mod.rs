@@ -32,7 +32,7 @@ pub use image::{
 pub use producer_ids::{ProducerIdBlock, ProducerIds};
 pub use record::{
     ChangedTopic, METADATA_VERSION, Membership, PartitionChange, Record, Registration, Replica,
-    Replicas, Voter,
+    Replicas, Voter, incarnation,
 };
 pub use snapshot_values::SnapshotValueError;
 pub use topic::{Partition, Topic};

@@ -37,7 +37,7 @@ pub type Replicas = Vec<Replica>;
 pub struct Registration {
     /// Its number.
     pub broker: BrokerId,
-    /// Drawn at each start.
+    /// Drawn at each start, see [`incarnation`].
     pub incarnation: [u8; 16],
     /// The host that it advertises.
     pub host: String,
@@ -58,6 +58,30 @@ pub struct Registration {
     /// The newest metadata version that it knows.
     #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
     pub metadata_version_max: u16,
+}
+
+/// The incarnation of a start of a broker: the epoch that the run before it has left in the first
+/// data directory, `-1` if there was none, and what was drawn.
+///
+/// *Pattern: generation clock.* Who names an epoch has read it under the lock of that directory,
+/// which the process that had it must have left: see [`Registration::succeeds`].
+#[must_use]
+pub fn incarnation(last_run: Option<BrokerEpoch>, drawn: u64) -> [u8; 16] {
+    let last_run = u128::from(last_run.map_or(-1, |epoch| epoch.0).cast_unsigned());
+    ((last_run << 64) | u128::from(drawn)).to_be_bytes()
+}
+
+impl Registration {
+    /// Whether this start proves that the process which was registered as `before`, in `epoch`, has
+    /// ended: it has the same first data directory, and found that epoch in it. A registration that
+    /// was under way for long and comes after a newer one proves nothing.
+    #[must_use]
+    pub fn succeeds(&self, before: &Self, epoch: BrokerEpoch) -> bool {
+        let found = self.incarnation.first_chunk().copied();
+        self.raft_id.is_some()
+            && self.raft_id == before.raft_id
+            && found.map(i64::from_be_bytes) == Some(epoch.0)
+    }
 }
 
 const fn first_version() -> u16 {

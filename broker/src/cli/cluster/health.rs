@@ -3,7 +3,9 @@
 use serde::Serialize;
 use strandline_protocol::{
     BrokerId,
-    messages::{BrokerState, DescribeClusterResponse, MemberDescription, MemberRole},
+    messages::{
+        BrokerDescription, BrokerState, DescribeClusterResponse, MemberDescription, MemberRole,
+    },
 };
 
 use super::show::{broker_lag, lag, seconds};
@@ -111,9 +113,7 @@ impl Health {
 fn summary(cluster: &DescribeClusterResponse) -> String {
     let voters = voters_of(cluster).count();
     let brokers = cluster.brokers.len();
-    let active = |broker: &&strandline_protocol::messages::BrokerDescription| {
-        broker.state == BrokerState::Active
-    };
+    let active = |broker: &&BrokerDescription| broker.state == BrokerState::Active;
     let active = cluster.brokers.iter().filter(active).count();
     let partitions = cluster.partitions;
     let led = partitions.saturating_sub(cluster.partitions_without_leader);
@@ -174,7 +174,8 @@ fn voters(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
                 verdict: Verdict::Degraded,
                 what: format!("broker {id}, one of {total} voters, was not heard of {since}"),
                 remedy: format!(
-                    "start it; if it is gone for good: strandline cluster remove-voter {id}"
+                    "start it, or look at its log and the controller's; if it is gone for good: \
+                     strandline cluster remove-voter {id}"
                 ),
             });
         } else if let Some(lag) = lag(cluster, member.log_end).filter(|lag| *lag > LAG_MAX) {
@@ -231,13 +232,20 @@ fn partitions(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     } else {
         Verdict::Degraded
     };
+    let are_active = |broker: &BrokerDescription| broker.state == BrokerState::Active;
+    let remedy = if cluster.brokers.iter().all(are_active) {
+        "every broker is there, so their directories are not: look at the logs of the brokers that \
+         keep them (`strandline topic describe` names them); what was only on a disk that is lost \
+         is gone: delete those topics"
+    } else {
+        "start the brokers that keep them: `strandline topic describe` names them"
+    };
     findings.push(Finding {
         verdict,
         what: format!(
             "{leaderless} of {partitions} partitions have no leader: nobody writes or reads them"
         ),
-        remedy: "start the brokers that keep them: `strandline topic describe` names them"
-            .to_owned(),
+        remedy: remedy.to_owned(),
     });
 }
 

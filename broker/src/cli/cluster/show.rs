@@ -212,6 +212,7 @@ const fn role(role: MemberRole) -> &'static str {
     match role {
         MemberRole::Voter => "voter",
         MemberRole::Learner => "learner",
+        MemberRole::LeavingVoter => "voter, leaving",
     }
 }
 

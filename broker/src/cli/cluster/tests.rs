@@ -115,7 +115,10 @@ fn what_is_not_known_is_a_dash_and_who_answers_says_so() {
         (member.log_end, member.heard_ms_ago) = (None, None);
     }
     cluster.brokers[2] = broker(3, BrokerState::Fenced, None);
+    let leaving = member(4, MemberRole::LeavingVoter, 120, None);
+    cluster.members.push(leaving);
     let text = shown(&cluster);
+    assert!(text.contains("voter, leaving"));
     assert!(text.contains("no controller, epoch 5, metadata version 2 (as broker 2 knows it)"));
     assert!(text.contains("A change of the voters is under way."));
     assert!(text.ends_with("2 topics, 12 partitions, 3 without a leader"));
@@ -158,6 +161,10 @@ fn every_fault_is_told_with_what_to_do() {
     assert!(text.contains("- broker 3 is fenced: it leads nothing, and keeps 4 partitions\n"));
     assert!(text.contains("strandline cluster remove-broker 3\n"));
     assert!(text.contains("- 4 of 12 partitions have no leader"));
+    assert!(text.contains("start the brokers that keep them"));
+
+    let (_, text) = after(|cluster| cluster.partitions_without_leader = 4);
+    assert!(text.contains("every broker is there, so their directories are not"));
 
     let (verdict, text) = after(|cluster| cluster.members[2].log_end = Some(Offset(-9_880)));
     assert_eq!(verdict, Verdict::Degraded);

@@ -1,14 +1,17 @@
 //! `Hello` (0), versions 0 to 0: who connects to whom.
 
 use strandline_protocol::{
-    ErrorCode,
+    ClusterId, ErrorCode,
     api::APIS,
     limits::CLIENT_ID_BYTES_MAX,
     messages::{ApiVersions, Failure, HELLO_MAGIC, HelloRequest, HelloResponse, Peer},
 };
 
 use super::{Handled, Request};
-use crate::{metadata::SOFTWARE, server::connection::Reply};
+use crate::{
+    metadata::{Peers, SOFTWARE},
+    server::connection::Reply,
+};
 
 pub(super) fn handle(request: &Request<'_>) -> Result<Handled, Failure> {
     let hello: HelloRequest = request.decode()?;
@@ -28,6 +31,9 @@ pub(super) fn handle(request: &Request<'_>) -> Result<Handled, Failure> {
     if let Some(expected) = hello.cluster_id
         && expected != identity.cluster
     {
+        if let Some(peer) = &hello.peer {
+            tell_stranger(request, expected, peer);
+        }
         return Err(Failure::new(
             ErrorCode::INCONSISTENT_CLUSTER_ID,
             format!(
@@ -84,6 +90,23 @@ pub(super) fn handle(request: &Request<'_>) -> Result<Handled, Failure> {
         hello.client_id,
         hello.peer,
     ))
+}
+
+/// Tells once that another cluster takes this broker for one of its own: a disk that was wiped and
+/// started without `--join`, most likely.
+fn tell_stranger(request: &Request<'_>, cluster: ClusterId, peer: &Peer) {
+    let is_new = |peers: &Peers| peers.is_new_stranger(cluster);
+    if request.broker.metadata.peers().is_some_and(is_new) {
+        let own = request.broker.identity.cluster;
+        tracing::warn!(
+            "broker {} at {}:{} takes this broker for one of cluster {cluster}, but it belongs to \
+             cluster {own}: if it is to be part of the other one, start it with an empty data \
+             directory and --join",
+            peer.broker_id,
+            peer.host,
+            peer.port
+        );
+    }
 }
 
 /// Whether a broker may speak to this one as its peer.

@@ -9,6 +9,7 @@ use crate::server::connection::Reply;
 pub(super) fn handle(request: &Request<'_>) -> Result<Handled, Failure> {
     let metadata: MetadataRequest = request.decode()?;
     let broker = request.broker;
-    let page = metadata_page(&broker.metadata.image(), &broker.topic_defaults, &metadata)?;
+    let mut page = metadata_page(&broker.metadata.image(), &broker.topic_defaults, &metadata)?;
+    page.controller = broker.metadata.controller_as(broker.identity.broker);
     Ok(Reply::of(&page).into())
 }

@@ -149,7 +149,13 @@ impl Checks {
 
     /// S9: who was just fenced knows that its lease is over.
     pub(super) fn check_fenced(&self, machines: &[Rc<Machine>], now: Duration) {
+        let newest = self.newest_image();
         for (broker, epoch) in self.fenced.take() {
+            // A version that nobody was seen to have shows up late, at who replays its log.
+            let state = newest.as_ref().and_then(|image| image.broker(broker));
+            if !state.is_some_and(|it| it.state == BrokerState::Fenced && it.epoch == epoch) {
+                continue;
+            }
             let machine = machines.iter().find(|machine| machine.broker == broker);
             if machine.is_some_and(|machine| machine.holds_lease(epoch, now)) {
                 self.violation(format!(

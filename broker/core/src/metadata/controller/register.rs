@@ -24,7 +24,8 @@ use crate::metadata::{
 ///
 /// A broker that is alone in its cluster takes part at once, by one record however much it keeps:
 /// nobody could have led in its place meanwhile. Any other one is fenced at first, and what its
-/// incarnation before led is given to others.
+/// incarnation before led is given to others. A lease is waited for, unless the start proves that
+/// whoever has it has ended ([`Registration::succeeds`]).
 ///
 /// # Errors
 /// `INVALID_REQUEST` if the registration contradicts itself or somebody else's,
@@ -54,8 +55,10 @@ pub(super) fn register(
         if known.registration.incarnation == registration.incarnation {
             // The answer was lost and the request came again: the process has its epoch already.
             records.clear();
-        } else if leased.contains(&registration.broker) {
-            return Err(duplicate(registration.broker));
+        } else if leased.contains(&registration.broker)
+            && !registration.succeeds(&known.registration, known.epoch)
+        {
+            return Err(duplicate(&known.registration));
         } else {
             records.extend(brokers::fencing(image, offline, known));
             records.push(Record::BrokerJoined(registration.clone()));
@@ -83,12 +86,15 @@ fn is_alone(image: &Image, registration: &Registration) -> bool {
     votes_alone && image.brokers().all(|other| other.registration.broker == id)
 }
 
-fn duplicate(broker: BrokerId) -> Failure {
+fn duplicate(alive: &Registration) -> Failure {
+    let Registration {
+        broker, host, port, ..
+    } = alive;
     Failure::new(
         ErrorCode::DUPLICATE_BROKER_REGISTRATION,
         format!(
-            "another process is registered as broker {broker} and alive: choose another number, or \
-             try again once that has stopped"
+            "another process is registered as broker {broker} at {host}:{port} and alive: give \
+             this one another --node-id, or try again once that has stopped"
         ),
     )
 }
