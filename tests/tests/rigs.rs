@@ -2,7 +2,7 @@
 //! some more.
 
 use strandline_core::mutants::Mutant;
-use strandline_tests::mutants::{REPLAYS, Rig};
+use strandline_tests::mutants::{REPLAYS, Rig, quorum::Scenario};
 
 fn passes(rig: Rig, seeds: u64) {
     for seed in 1..=seeds {
@@ -31,6 +31,38 @@ fn rot_is_contained() {
 #[test]
 fn unsynced_files_keep_a_descriptor() {
     passes(Rig::Descriptors, 3);
+}
+
+#[test]
+fn members_of_the_quorum_decide_together() {
+    passes(Rig::Membership, 20);
+}
+
+#[test]
+fn one_process_of_a_broker_leads() {
+    passes(Rig::Leases, 5);
+}
+
+#[test]
+fn a_voter_votes_once_in_a_term() {
+    passes(Rig::Voter, 10);
+}
+
+#[test]
+fn a_voter_whose_disk_was_wiped_is_another_one() {
+    passes(Rig::Quorum(Scenario::WipedDisk), 1);
+}
+
+#[test]
+fn what_a_controller_does_alone_is_not_shown() {
+    passes(Rig::Quorum(Scenario::LostMajority), 1);
+}
+
+// The log is trimmed after so few changes only where `strandline-mutants` runs the rig; here the
+// newcomers read it from its beginning.
+#[test]
+fn who_joins_late_gets_everything() {
+    passes(Rig::Quorum(Scenario::LateJoiner), 1);
 }
 
 #[test]

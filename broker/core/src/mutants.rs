@@ -45,11 +45,17 @@ pub enum Mutant {
     LeaseCountedFromAnswer,
     /// Breaks: who is behind the trimmed metadata log gets a snapshot of what it lacks.
     SnapshotIsNotSent,
+    /// Breaks: a vote is durable before the candidate hears of it.
+    VoteKeptAfterReply,
+    /// Breaks: an image is public only once all that it reflects is committed.
+    ImagePublishedBeforeCommit,
+    /// Breaks: a broker whose disk was wiped is another member of the metadata quorum.
+    WipedDiskKeepsRaftId,
 }
 
 impl Mutant {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::AcknowledgeBeforeFsync,
         Self::DurableOffsetTakenAfterSync,
         Self::RecoveryDoesNotSync,
@@ -67,6 +73,9 @@ impl Mutant {
         Self::BrokerEpochNotChecked,
         Self::LeaseCountedFromAnswer,
         Self::SnapshotIsNotSent,
+        Self::VoteKeptAfterReply,
+        Self::ImagePublishedBeforeCommit,
+        Self::WipedDiskKeepsRaftId,
     ];
 
     /// What a command line calls it.
@@ -90,6 +99,9 @@ impl Mutant {
             Self::BrokerEpochNotChecked => "broker-epoch-not-checked",
             Self::LeaseCountedFromAnswer => "lease-counted-from-answer",
             Self::SnapshotIsNotSent => "snapshot-is-not-sent",
+            Self::VoteKeptAfterReply => "vote-kept-after-reply",
+            Self::ImagePublishedBeforeCommit => "image-published-before-commit",
+            Self::WipedDiskKeepsRaftId => "wiped-disk-keeps-raft-id",
         }
     }
 

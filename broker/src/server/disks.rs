@@ -4,7 +4,8 @@ use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use strandline_client::net::random;
-use strandline_protocol::{ClusterId, DirectoryId};
+use strandline_core::mutants::{self, Mutant};
+use strandline_protocol::{BrokerId, ClusterId, DirectoryId};
 use strandline_storage::{
     StorageError,
     directory::{
@@ -62,6 +63,14 @@ fn is_metadata(name: &PartitionName) -> bool {
     name.to_string() == METADATA_DIRECTORY
 }
 
+/// Random, so that a disk that was wiped is another member than before.
+fn new_raft_id(broker: BrokerId) -> RaftId {
+    if mutants::is_active(Mutant::WipedDiskKeepsRaftId) {
+        return RaftId(u64::from(broker.0.unsigned_abs()));
+    }
+    RaftId(random())
+}
+
 pub(super) async fn open_directories(
     settings: &Settings,
     file_system: Arc<dyn FileSystem>,
@@ -78,7 +87,7 @@ pub(super) async fn open_directories(
                 cluster_id: cluster.unwrap_or(ClusterId(random_bytes())),
                 node_id: settings.node_id,
                 directory_id: DirectoryId(random_bytes()),
-                raft_id: RaftId(random()),
+                raft_id: new_raft_id(settings.node_id),
             },
             cluster_id: cluster,
             reserve_bytes: RESERVE_BYTES,

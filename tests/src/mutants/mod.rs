@@ -8,10 +8,15 @@
 pub mod acknowledgements;
 pub mod descriptors;
 pub mod follower;
+pub mod leases;
+pub mod membership;
+pub mod quorum;
 pub mod rot;
+pub mod voter;
 
 use std::fmt;
 
+use quorum::Scenario;
 use strandline_core::mutants::Mutant;
 
 use crate::disk::{
@@ -35,6 +40,14 @@ pub enum Rig {
     Follower,
     /// More files than descriptors.
     Descriptors,
+    /// Who votes on the metadata, step by step.
+    Membership,
+    /// Processes of one broker, and the controller that grants them leases.
+    Leases,
+    /// A voter of the metadata quorum that loses power.
+    Voter,
+    /// Three brokers that lose power and disks.
+    Quorum(Scenario),
 }
 
 impl Rig {
@@ -45,8 +58,14 @@ impl Rig {
             Self::Rot,
             Self::Follower,
             Self::Descriptors,
+            Self::Membership,
+            Self::Leases,
+            Self::Voter,
         ];
-        others.into_iter().chain(Kind::ALL.map(Self::Cuts))
+        others
+            .into_iter()
+            .chain(Scenario::ALL.map(Self::Quorum))
+            .chain(Kind::ALL.map(Self::Cuts))
     }
 
     /// The one with this name.
@@ -65,6 +84,10 @@ impl Rig {
             Self::Rot => rot::run(seed),
             Self::Follower => follower::run(seed),
             Self::Descriptors => descriptors::run(seed),
+            Self::Membership => membership::run(seed),
+            Self::Leases => leases::run(seed),
+            Self::Voter => voter::run(seed),
+            Self::Quorum(scenario) => quorum::run(scenario, seed),
             Self::Cuts(kind) => {
                 let wanted = Cuts {
                     count: CUTS,
@@ -88,6 +111,10 @@ impl fmt::Display for Rig {
             Self::Rot => f.write_str("rot"),
             Self::Follower => f.write_str("follower"),
             Self::Descriptors => f.write_str("descriptors"),
+            Self::Membership => f.write_str("membership"),
+            Self::Leases => f.write_str("leases"),
+            Self::Voter => f.write_str("voter"),
+            Self::Quorum(scenario) => write!(f, "quorum:{scenario}"),
             Self::Cuts(kind) => write!(f, "cuts:{}", kind.name()),
         }
     }
@@ -105,7 +132,7 @@ pub struct Replay {
 }
 
 /// Where each mutant was found.
-pub const REPLAYS: [Replay; 13] = [
+pub const REPLAYS: [Replay; 20] = [
     replay(Mutant::AcknowledgeBeforeFsync, Rig::Acknowledgements, 1),
     replay(
         Mutant::DurableOffsetTakenAfterSync,
@@ -127,6 +154,25 @@ pub const REPLAYS: [Replay; 13] = [
     ),
     replay(Mutant::CleanMarkStaysWhileAppending, Rig::Follower, 1),
     replay(Mutant::DescriptorClosedUnsynced, Rig::Descriptors, 1),
+    replay(Mutant::TwoVoterChangesAtOnce, Rig::Membership, 1),
+    replay(Mutant::BrokerEpochNotChecked, Rig::Leases, 1),
+    replay(Mutant::LeaseCountedFromAnswer, Rig::Leases, 1),
+    replay(
+        Mutant::SnapshotIsNotSent,
+        Rig::Quorum(Scenario::LateJoiner),
+        1,
+    ),
+    replay(Mutant::VoteKeptAfterReply, Rig::Voter, 1),
+    replay(
+        Mutant::ImagePublishedBeforeCommit,
+        Rig::Quorum(Scenario::LostMajority),
+        1,
+    ),
+    replay(
+        Mutant::WipedDiskKeepsRaftId,
+        Rig::Quorum(Scenario::WipedDisk),
+        1,
+    ),
 ];
 
 const fn replay(mutant: Mutant, rig: Rig, seed: u64) -> Replay {

@@ -17,6 +17,7 @@ use openraft::{
 use parking_lot::Mutex;
 use strandline_core::{
     metadata::{Entry, Image, Reply},
+    mutants::{self, Mutant},
     waiting::{Condition, Parked, WaitingList},
 };
 use strandline_protocol::{ErrorCode, LeaderEpoch, Offset, messages::Failure};
@@ -91,6 +92,11 @@ impl Public {
 
     /// The controller has applied the entry `id` to what is appended.
     pub(in crate::metadata) fn made(&self, id: LogId, image: Image) {
+        if mutants::is_active(Mutant::ImagePublishedBeforeCommit) {
+            let early = Arc::new(image.clone());
+            self.shared.image.store(Arc::clone(&early));
+            self.shared.watch.send_replace(early);
+        }
         self.shared.ahead.lock().push_back((id, image));
     }
 

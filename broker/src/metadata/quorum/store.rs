@@ -12,7 +12,10 @@ use std::{collections::VecDeque, io, ops::Range, path::PathBuf, sync::Arc};
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 use strandline_client::net::Clock;
-use strandline_core::metadata::Entry;
+use strandline_core::{
+    metadata::Entry,
+    mutants::{self, Mutant},
+};
 use strandline_protocol::{ClusterId, LeaderEpoch, Offset, Timestamp};
 use strandline_storage::{
     StorageError,
@@ -162,6 +165,14 @@ impl Store {
     /// Makes `vote` durable. No sync of an older entry is left behind it.
     pub(super) async fn keep_vote(&self, vote: QuorumVote) -> io::Result<()> {
         self.quiet().await;
+        if mutants::is_active(Mutant::VoteKeptAfterReply) {
+            let later = self.clone();
+            self.shared.state.lock().vote = vote;
+            tokio::spawn(
+                async move { later.blocking(move |shared| shared.write_vote(&vote)).await },
+            );
+            return Ok(());
+        }
         self.blocking(move |shared| shared.write_vote(&vote)).await
     }
 

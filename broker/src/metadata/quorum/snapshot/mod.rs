@@ -33,11 +33,11 @@ pub struct SnapshotLimits {
 }
 
 /// So many entries replay in well under a second.
-#[cfg(not(strandline_sim))]
+#[cfg(not(any(strandline_sim, strandline_mutants)))]
 const ENTRIES_BETWEEN: u64 = 20_000;
 
-/// Few enough that a simulation of seconds sees many snapshots.
-#[cfg(strandline_sim)]
+/// Few enough that a run of seconds sees many snapshots.
+#[cfg(any(strandline_sim, strandline_mutants))]
 const ENTRIES_BETWEEN: u64 = 25;
 
 /// Kafka's `metadata.log.max.record.bytes.between.snapshots`, rounded down.
