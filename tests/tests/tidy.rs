@@ -38,6 +38,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["broker", "client", "core", "protocol", "storage"],
     ),
     ("strandline-fuzz", &["tests"]),
+    // Takes the place of a crate of that name: see its first lines.
+    ("base2histogram", &[]),
 ];
 
 /// What pure code must not reach: runtimes, sockets, files, clocks, locks, randomness.

@@ -137,11 +137,11 @@ catalogue! {
         "Partitions of the cluster that nobody leads, as far as this broker follows the \
          metadata.";
     LEASE_HELD = "strandline_lease_held", Gauge, "0 or 1", [],
-        "Whether this broker holds its lease and may lead; one that is alone always does.";
+        "Whether this broker holds its lease; one that is alone always does.";
     LEASE_RENEWALS = "strandline_lease_renewals_total", Counter, "renewals", [],
         "Heartbeats of this broker by which the controller renewed its lease.";
     LEASE_EXPIRIES = "strandline_lease_expiries_total", Counter, "leases", [],
-        "Leases of this broker that ran out or were taken from it: it led nothing until the next.";
+        "Leases of this broker that ran out or were taken from it.";
 
     CONNECTIONS = "strandline_connections", Gauge, "connections", ["listener"],
         "Connections that are open.";

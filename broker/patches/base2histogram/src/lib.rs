@@ -1,10 +1,10 @@
-//! Takes the place of the crate `base2histogram`, which openraft records figures of its own with.
+//! Takes the place of the crate `base2histogram`, with which openraft records figures of its own.
 //!
 //! Nobody reads those figures here (the feature `runtime-stats` is off), but the first histogram of
 //! the real crate fills tables for sixteen resolutions: 25 MB of memory and tens of milliseconds at
 //! every start of a broker, whose whole budget is 15 MB and 30 ms. What is recorded here is counted
-//! and forgotten. `[patch.crates-io]` in the workspace's `Cargo.toml` puts it in place; it goes when
-//! openraft stops recording what it was told not to show.
+//! and forgotten. `[patch.crates-io]` in the workspace's `Cargo.toml` puts it in its place; it goes
+//! when openraft stops recording what it was told not to show.
 
 use std::{fmt, marker::PhantomData};
 
