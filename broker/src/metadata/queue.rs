@@ -279,22 +279,18 @@ impl Running {
             Err(refused) => (Err(refused), None),
             Ok(term) => self.decide(command, term).await,
         };
-        let (rests_on, wrote) = match rests_on {
-            None => {
-                let _ = to.send(reply);
-                return;
-            }
-            Some(Basis::Known(rests_on)) => (rests_on, false),
-            Some(Basis::Written(rests_on)) => (rests_on, true),
+        let Some(basis) = rests_on else {
+            let _ = to.send(reply);
+            return;
         };
+        let (Basis::Known(rests_on) | Basis::Written(rests_on)) = basis;
         let proposal = Proposal {
             reply,
             to,
             rests_on,
         };
-        // What is committed already proves to nobody that this member still leads.
-        let is_old = offset_of(&rests_on) <= self.queue.public.image().version();
-        if is_old && !wrote && self.has_company() {
+        // Only what it has written itself proves that this member still leads, once it is committed.
+        if matches!(basis, Basis::Known(_)) && self.has_company() {
             self.confirm(proposal);
         } else {
             self.queue.public.park(proposal, &self.queue.store);
