@@ -289,7 +289,7 @@ impl Running {
             to,
             rests_on,
         };
-        // Only what it has written itself proves that this member still leads, once it is committed.
+        // Only what it has written itself proves that this member still leads, once committed.
         if matches!(basis, Basis::Known(_)) && self.has_company() {
             self.confirm(proposal);
         } else {
