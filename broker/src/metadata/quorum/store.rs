@@ -7,7 +7,7 @@
 
 mod trim;
 
-use std::{collections::VecDeque, io, ops::Range, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, fmt, io, ops::Range, path::PathBuf, sync::Arc};
 
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
@@ -26,7 +26,7 @@ use strandline_storage::{
 use tokio::sync::{Notify, RwLock};
 
 use super::{
-    super::{Flushing, batches, replay::read_entries},
+    super::{Flushing, METADATA_DIRECTORY, batches, replay::read_entries},
     failure::Failing,
     snapshot::Snapshots,
     types::{LogId, RaftEntry, Types, from_raft, log_id, offset_of, term_of, to_raft},
@@ -523,16 +523,14 @@ impl Shared {
                     continue;
                 }
                 log.read(next, READ_BYTES, range.end)
-                    .map_err(|error| io::Error::other(error.to_string()))?
             };
-            // Outside of the lock: it may look at every byte.
-            fetched
-                .check()
-                .map_err(|error| io::Error::other(error.to_string()))?;
+            // Checked outside of the lock: it may look at every byte.
+            let fetched = fetched
+                .and_then(|fetched| fetched.check().map(|()| fetched))
+                .map_err(|error| self.unreadable(&error))?;
             let from = next;
             for stored in read_entries(&fetched.bytes) {
-                let (stored, entry) =
-                    stored.map_err(|error| io::Error::other(error.to_string()))?;
+                let (stored, entry) = stored.map_err(|error| self.unreadable(&error))?;
                 if (from..range.end).contains(&stored.offset) && bytes < bytes_max {
                     bytes += stored.entry.len();
                     entries.push(to_raft(
@@ -547,6 +545,12 @@ impl Shared {
             }
         }
         Ok(entries)
+    }
+
+    /// An entry that cannot be read, with the name of the log.
+    fn unreadable(&self, error: &dyn fmt::Display) -> io::Error {
+        let log = self.directory.join(METADATA_DIRECTORY);
+        io::Error::other(format!("{}: {error}", log.display()))
     }
 }
 
