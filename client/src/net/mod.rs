@@ -43,7 +43,7 @@ impl Clock {
 /// # Errors
 /// What the system says; `TimedOut` after `timeout`.
 pub async fn connect(address: &str, timeout: Duration) -> io::Result<TcpStream> {
-    match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+    match tokio::time::timeout(timeout, backend::open(address)).await {
         Ok(connected) => {
             let stream = connected?;
             prepare(&stream)?;

@@ -3,14 +3,34 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    future::pending,
+    io,
     rc::Rc,
 };
 
-use tokio::runtime::{Handle, Id};
+use tokio::{
+    runtime::{Handle, Id},
+    time::Instant,
+};
 pub use turmoil::net::{TcpListener, TcpStream};
 
 /// Simulated connections have nothing to tune.
 pub(super) const fn tune(_stream: &TcpStream) {}
+
+/// Where nothing gets through, the simulation says at once that nobody listens. Nobody can know
+/// that: who is out of reach does not answer. A host that does refuse takes its time on the way.
+pub(super) async fn open(address: &str) -> io::Result<TcpStream> {
+    let asked = Instant::now();
+    let opened = TcpStream::connect(address).await;
+    match opened {
+        Err(error)
+            if error.kind() == io::ErrorKind::ConnectionRefused && asked == Instant::now() =>
+        {
+            pending().await
+        }
+        opened => opened,
+    }
+}
 
 pub(super) fn wall_clock_ms() -> i64 {
     let since = turmoil::since_epoch().unwrap_or_default();

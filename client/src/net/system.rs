@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    io,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -23,6 +24,10 @@ pub(super) fn tune(stream: &TcpStream) {
     if is_local {
         let _ = SockRef::from(stream).set_tcp_congestion(LOOPBACK_CONGESTION_CONTROL);
     }
+}
+
+pub(super) async fn open(address: &str) -> io::Result<TcpStream> {
+    TcpStream::connect(address).await
 }
 
 pub(super) fn wall_clock_ms() -> i64 {

@@ -6,7 +6,8 @@ use super::Running;
 use crate::{simulation::alone::named, sweep::Outcome};
 
 /// What brokers log about what is not seen from outside.
-const TORN_TAIL: &str = "the metadata log was recovered";
+const TORN_METADATA: &str = "the metadata log was recovered: what was half written has been cut";
+const TORN_PARTITION: &str = "opener recovered: what was half written has been cut";
 
 impl Running<'_> {
     /// Looks at everything once more, now that all is quiet.
@@ -40,7 +41,11 @@ impl Running<'_> {
             ("snapshots installed", seen.snapshots_installed),
             ("metadata logs trimmed", seen.trimmed),
             ("images compared", seen.images_compared),
-            ("torn tails of the metadata log", self.trace.told(TORN_TAIL)),
+            (
+                "torn tails of the metadata log",
+                self.trace.told(TORN_METADATA),
+            ),
+            ("torn tails of partitions", self.trace.told(TORN_PARTITION)),
             ("starts of a broker", starts),
             ("power cuts", wrongs.power_cuts),
             (
