@@ -52,6 +52,10 @@ fn run_many(orders: &Orders) -> anyhow::Result<ExitCode> {
     let (started, is_watched) = (Instant::now(), std::io::stderr().is_terminal());
     let (mut summary, mut told) = (Summary::new(orders.plan), started);
     sweep(&simulator, orders, |run| {
+        // A long campaign tells of a failure when it happens.
+        if let Some(violation) = run.outcome.violations.first() {
+            println!("FAILED seed {}: {violation}", run.seed);
+        }
         summary.add(run);
         if is_watched {
             eprint!("\r{} ", summary.line(started.elapsed()));

@@ -23,7 +23,7 @@ use super::{Orders, Outcome, PlanName, Seeds};
 const CONFIGURED: &str = "--cfg strandline_sim --cfg tokio_unstable";
 
 /// How long a run may take before it counts as hanging. It takes seconds on a quiet machine.
-const RUN_MAX: Duration = Duration::from_secs(300);
+const RUN_MAX: Duration = Duration::from_secs(900);
 
 /// How often a process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
