@@ -34,12 +34,17 @@ pub fn run_alone(alone: &Alone) -> anyhow::Result<()> {
     // A panic in a task ends the runtime, which panics as well: the first one is the cause.
     let first: Arc<OnceLock<String>> = Arc::default();
     let heard = Arc::clone(&first);
+    // One in a destructor ends the process at once: what is known by then must be told here.
+    let (so_far, full) = (trace.clone(), alone.full.clone());
     panic::set_hook(Box::new(move |panic| {
-        let _ = heard.set(panic.to_string());
+        if heard.set(panic.to_string()).is_ok() {
+            so_far.note("PANIC", panic);
+            eprintln!("{panic}");
+            let _ = fs::write(&full, so_far.text());
+        }
     }));
     let mut outcome = panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         let words = first.get().map_or("without a word", String::as_str);
-        trace.note("PANIC", words);
         Outcome {
             violations: vec![words.to_owned()],
             ..Outcome::default()

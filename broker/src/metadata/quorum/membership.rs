@@ -66,6 +66,12 @@ fn next_step(raft: &Raft, image: &Image, lessor: &Lessor) -> Option<Step> {
     let settled = metrics.membership_config == metrics.committed_membership_config;
     let membership = metrics.membership_config.membership();
     let membership = core_membership(image.cluster(), membership).ok()?;
+    // Who was voted out leads until the next leader is there, and changes nothing more: what it
+    // proposed would be of no member.
+    let votes = |voter: &Voter| voter.raft_id == metrics.id.0;
+    if !membership.voters.iter().any(votes) {
+        return None;
+    }
     let last = metrics.last_log_index.unwrap_or_default();
     let behind = |raft_id: u64| {
         let matched = metrics.replication.as_ref()?.get(&RaftId(raft_id));
