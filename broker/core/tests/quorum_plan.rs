@@ -196,7 +196,12 @@ fn steps_never_leave_the_quorum_in_danger() {
                         wanted.clear();
                     }
                 }
-                5 => membership.voters_before.clear(),
+                5 => {
+                    let left = std::mem::take(&mut membership.voters_before);
+                    let votes = membership.voters.clone();
+                    let left = left.into_iter().filter(|voter| !votes.contains(voter));
+                    membership.learners.extend(left);
+                }
                 _ => {}
             }
             let situation = Situation {

@@ -1,5 +1,7 @@
 //! The cluster as people see it.
 
+use std::time::Duration;
+
 use openraft::{Instant as _, async_runtime::watch::WatchReceiver as _};
 use strandline_core::metadata::{Broker, BrokerState, Image, Voter};
 use strandline_protocol::{
@@ -12,6 +14,10 @@ use strandline_protocol::{
 use strandline_storage::directory::RaftId;
 
 use super::{MetadataLog, member::ControllerAt, quorum::offset_of};
+
+/// How long a majority may be silent before its controller counts as none. Heartbeats of the quorum
+/// go several times a second.
+const MAJORITY_SILENT_MAX: Duration = Duration::from_secs(2);
 
 impl MetadataLog {
     /// The state of the cluster as this broker, `me`, sees it: the controller sees more.
@@ -44,10 +50,23 @@ impl MetadataLog {
     #[must_use]
     pub fn controller_as(&self, me: BrokerId) -> Option<BrokerId> {
         match self.controller() {
+            ControllerAt::Here if self.is_cut_off() => None,
             ControllerAt::Here => Some(me),
             ControllerAt::Broker { broker, .. } => Some(broker),
             ControllerAt::Unknown => None,
         }
+    }
+
+    /// Whether this controller has not heard of a majority of the voters for so long that it can
+    /// change nothing.
+    fn is_cut_off(&self) -> bool {
+        let Some(raft) = self.member.get() else {
+            return false;
+        };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let acked = metrics.last_quorum_acked.as_ref();
+        acked.is_some_and(|acked| acked.elapsed() > MAJORITY_SILENT_MAX)
     }
 
     fn members(&self, image: &Image) -> Vec<MemberDescription> {

@@ -86,8 +86,9 @@ pub enum MetadataError {
     },
     /// The log is kept by others.
     #[error(
-        "the metadata log {directory} is not kept by this data directory (Raft id {raft_id}): put \
-         the directories back where they came from"
+        "the metadata log {directory} is not kept by this data directory (Raft id {raft_id}): its \
+         broker was removed from the cluster, or directories were swapped; put them back where \
+         they came from, or give the broker an empty data directory and --join"
     )]
     NotAMember {
         /// Where the log is.

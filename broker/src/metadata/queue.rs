@@ -488,6 +488,7 @@ impl Running {
             };
             let _ = timeout(PATIENCE, committed).await;
         }
+        self.queue.store.leave();
         let _ = self.raft.shutdown().await;
         self.queue
             .public

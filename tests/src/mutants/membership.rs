@@ -118,10 +118,10 @@ impl Cluster {
             let last = self.memberships.len() - 1;
             self.memberships.drain(..last);
             if !self.newest().voters_before.is_empty() {
-                let end = Membership {
-                    voters_before: Vec::new(),
-                    ..self.newest().clone()
-                };
+                let mut end = self.newest().clone();
+                let left = std::mem::take(&mut end.voters_before);
+                let left = left.into_iter().filter(|voter| !end.voters.contains(voter));
+                end.learners.extend(left.collect::<Vec<_>>());
                 self.memberships.push(end);
             }
         }

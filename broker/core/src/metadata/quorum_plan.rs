@@ -81,8 +81,7 @@ pub struct Situation<'a> {
 pub enum Step {
     /// Somebody shall follow the log without a vote.
     AddLearner(Voter),
-    /// These shall vote, by one joint change. Who voted and is not among them is no member any
-    /// more.
+    /// These shall vote, by one joint change. Who voted and is not among them follows as a learner.
     ChangeVoters(Vec<Voter>),
     /// Somebody follows no more.
     RemoveLearner(Voter),
@@ -231,12 +230,14 @@ fn as_voter(peer: &Peer) -> Option<Voter> {
     })
 }
 
-/// The brokers that shall vote after `request`, counted from those that are wanted now or vote now.
+/// The brokers that shall vote after `request`, counted from those that are wanted now or vote now:
+/// so a change that waits for somebody who is not there can be taken back. Who loses its vote goes
+/// on to serve, whatever it keeps.
 ///
 /// # Errors
 /// `INVALID_REQUEST` if it contradicts itself or ends in an even number, `VOTERS_CHANGING`,
 /// `BROKER_ID_NOT_REGISTERED`, `DUPLICATE_VOTER`, `VOTER_NOT_FOUND`, and `NOT_REMOVABLE` for the
-/// last voter and for brokers that keep partitions.
+/// last voter.
 pub fn check_change(
     image: &Image,
     request: &ChangeVotersRequest,
@@ -267,15 +268,9 @@ pub fn check_change(
     }
     for broker in &request.remove {
         if !voters.remove(broker) {
-            let message = format!("broker {broker} has no vote: see who has");
+            let message =
+                format!("broker {broker} has no vote, and is not to have one: see who has");
             return refuse(ErrorCode::VOTER_NOT_FOUND, message);
-        }
-        let keeps = image.kept_count(*broker);
-        if keeps > 0 {
-            return refuse(
-                ErrorCode::NOT_REMOVABLE,
-                format!("broker {broker} keeps {keeps} partitions: delete their topics first"),
-            );
         }
     }
     for broker in &request.add {
@@ -305,8 +300,8 @@ fn check_count(count: usize) -> Result<(), Failure> {
         _ if count.is_multiple_of(2) => (
             ErrorCode::INVALID_REQUEST,
             format!(
-                "{count} voters survive no more failures than {}: change to an odd number, all in \
-                 one request",
+                "{count} voters survive no more failures than {}: change to an odd number in one \
+                 request (`strandline cluster add-voter NEW --instead-of OLD` replaces one)",
                 count - 1
             ),
         ),

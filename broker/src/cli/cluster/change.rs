@@ -9,32 +9,39 @@ use strandline_protocol::{
 use super::health::ids;
 use crate::cli::{error::CommandError, output::print_text};
 
-/// Lets brokers vote.
-pub(super) async fn add_voters(admin: &Admin, numbers: &[i32]) -> Result<(), CommandError> {
+/// Lets brokers vote, and others no more in the same step.
+pub(super) async fn add_voters(
+    admin: &Admin,
+    numbers: &[i32],
+    instead_of: &[i32],
+) -> Result<(), CommandError> {
     let cluster = admin.describe_cluster().await?;
     let chosen = registered(&cluster, numbers)?;
-    if let Some(voter) = chosen.iter().find(|id| votes(&cluster, **id)) {
-        return Err(
-            CommandError::failure(format!("broker {voter} votes already"))
-                .hint(format!("the voters are {}", ids(voters(&cluster)))),
-        );
-    }
-    let voters = admin.change_voters(&chosen, &[]).await?;
-    print_text(&format!("voters: {}\n", ids(voters.into_iter())))
+    change(admin, &cluster, &chosen, &brokers(instead_of)).await
 }
 
 /// Takes the vote of brokers.
 pub(super) async fn remove_voters(admin: &Admin, numbers: &[i32]) -> Result<(), CommandError> {
     let cluster = admin.describe_cluster().await?;
-    let chosen: Vec<BrokerId> = numbers.iter().map(|id| BrokerId(*id)).collect();
-    if let Some(other) = chosen.iter().find(|id| !votes(&cluster, **id)) {
-        return Err(
-            CommandError::failure(format!("broker {other} does not vote"))
-                .hint(format!("the voters are {}", ids(voters(&cluster)))),
-        );
-    }
-    let voters = admin.change_voters(&[], &chosen).await?;
+    change(admin, &cluster, &[], &brokers(numbers)).await
+}
+
+/// Asks the controller, who knows what is under way, and names the voters of now if it refuses.
+async fn change(
+    admin: &Admin,
+    cluster: &DescribeClusterResponse,
+    add: &[BrokerId],
+    remove: &[BrokerId],
+) -> Result<(), CommandError> {
+    let changed = admin.change_voters(add, remove).await;
+    let voters = changed.map_err(|error| {
+        CommandError::from(error).hint(format!("the voters are {}", ids(voters(cluster))))
+    })?;
     print_text(&format!("voters: {}\n", ids(voters.into_iter())))
+}
+
+fn brokers(numbers: &[i32]) -> Vec<BrokerId> {
+    numbers.iter().map(|id| BrokerId(*id)).collect()
 }
 
 /// Forgets a broker.
@@ -69,8 +76,4 @@ fn voters(cluster: &DescribeClusterResponse) -> impl Iterator<Item = BrokerId> {
     let members = cluster.members.iter();
     let voters = members.filter(|member| member.role == MemberRole::Voter);
     voters.map(|member| member.broker_id)
-}
-
-fn votes(cluster: &DescribeClusterResponse, id: BrokerId) -> bool {
-    voters(cluster).any(|voter| voter == id)
 }

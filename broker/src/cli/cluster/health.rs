@@ -174,8 +174,10 @@ fn voters(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
                 verdict: Verdict::Degraded,
                 what: format!("broker {id}, one of {total} voters, was not heard of {since}"),
                 remedy: format!(
-                    "start it, or look at its log and the controller's; if it is gone for good: \
-                     strandline cluster remove-voter {id}"
+                    "start it, or look at its log and the controller's; if it is gone for good, \
+                     give its vote to another broker: strandline cluster add-voter {} --instead-of \
+                     {id}",
+                    substitute(cluster)
                 ),
             });
         } else if let Some(lag) = lag(cluster, member.log_end).filter(|lag| *lag > LAG_MAX) {
@@ -187,6 +189,14 @@ fn voters(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
             });
         }
     }
+}
+
+/// Who could vote in the place of somebody else: a broker that takes part and has no vote.
+fn substitute(cluster: &DescribeClusterResponse) -> String {
+    let votes = |id: BrokerId| voters_of(cluster).any(|member| member.broker_id == id);
+    let mut brokers = cluster.brokers.iter();
+    let spare = brokers.find(|broker| broker.state == BrokerState::Active && !votes(broker.id));
+    spare.map_or_else(|| "NEW".to_owned(), |broker| broker.id.to_string())
 }
 
 fn brokers(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {

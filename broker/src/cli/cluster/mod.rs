@@ -67,22 +67,31 @@ pub struct HealthArguments {
 ///
 /// The quorum keeps the metadata as long as more than half of its voters live: three voters survive
 /// the loss of one, five that of two. A cluster makes three brokers voters by itself. The change is
-/// made in one step, and the command ends once it is committed.
+/// made in one step, and the command ends once it is committed. A broker that is gone for good is
+/// replaced with `--instead-of`. A change that waits for a broker that does not come can be taken
+/// back with the opposite one.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  strandline cluster add-voter 4,5")]
+#[command(after_help = "\
+Examples:
+  strandline cluster add-voter 4,5
+  strandline cluster add-voter 4 --instead-of 3")]
 pub struct AddVoterArguments {
     /// Which brokers, by their numbers.
     #[arg(value_name = "ID[,ID]", value_delimiter = ',', required = true)]
     #[arg(value_parser = clap::value_parser!(i32).range(0..))]
     pub ids: Vec<i32>,
+    /// Which brokers lose their votes in the same step.
+    #[arg(long, value_name = "ID[,ID]", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
+    pub instead_of: Vec<i32>,
 }
 
 /// Let brokers vote in the metadata quorum no more.
 ///
-/// They go on to serve and to follow the metadata. The last voter stays. A broker that is gone for
-/// good is taken out of the quorum with this, and then forgotten with `remove-broker`.
+/// They go on to serve and to follow the metadata. The last voter stays, and the voters that are left
+/// are an odd number: of three, two go at once, or one is replaced with `add-voter --instead-of`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  strandline cluster remove-voter 3")]
+#[command(after_help = "Example:\n  strandline cluster remove-voter 2,3")]
 pub struct RemoveVoterArguments {
     /// Which brokers, by their numbers.
     #[arg(value_name = "ID[,ID]", value_delimiter = ',', required = true)]
@@ -92,8 +101,8 @@ pub struct RemoveVoterArguments {
 
 /// Forget a broker that is gone for good.
 ///
-/// Refused while it lives, votes, or keeps partitions: stop it, take its vote with `remove-voter`,
-/// and delete or move what it keeps first.
+/// Refused while it lives, votes, or keeps partitions: stop it, give its vote to another one with
+/// `add-voter --instead-of`, and delete or move what it keeps first.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  strandline cluster remove-broker 3")]
 pub struct RemoveBrokerArguments {
@@ -116,7 +125,7 @@ impl ClusterCommand {
             Self::Health(health) => health::run(connection, health.output.output).await,
             Self::AddVoter(add) => {
                 let admin = connection.connect().await?.admin();
-                change::add_voters(&admin, &add.ids).await
+                change::add_voters(&admin, &add.ids, &add.instead_of).await
             }
             Self::RemoveVoter(remove) => {
                 let admin = connection.connect().await?.admin();

@@ -150,7 +150,7 @@ fn every_fault_is_told_with_what_to_do() {
     let (verdict, text) = after(|cluster| cluster.members[1].heard_ms_ago = Some(12_300));
     assert_eq!(verdict, Verdict::Degraded);
     assert!(text.contains("- broker 2, one of 3 voters, was not heard of for 12.3 s\n"));
-    assert!(text.contains("strandline cluster remove-voter 2\n"));
+    assert!(text.contains("--instead-of 2\n"));
 
     let (verdict, text) = after(|cluster| {
         cluster.brokers[2] = broker(3, BrokerState::Fenced, None);

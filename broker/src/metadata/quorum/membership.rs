@@ -110,19 +110,19 @@ fn next_step(raft: &Raft, image: &Image, lessor: &Lessor) -> Option<Step> {
 async fn take(raft: &Raft, step: Step) {
     tracing::info!("the metadata quorum changes: {step:?}");
     let node = |voter: &Voter| (RaftId(voter.raft_id), voter.broker);
-    let (change, retain) = match step {
-        Step::AddLearner(learner) => (ChangeMembers::AddNodes([node(&learner)].into()), true),
+    let change = match step {
+        Step::AddLearner(learner) => ChangeMembers::AddNodes([node(&learner)].into()),
         Step::ChangeVoters(voters) => {
-            let voters: BTreeSet<RaftId> =
-                voters.iter().map(|voter| RaftId(voter.raft_id)).collect();
-            (ChangeMembers::ReplaceAllVoters(voters), false)
+            let voters = voters.iter().map(|voter| RaftId(voter.raft_id));
+            ChangeMembers::ReplaceAllVoters(voters.collect::<BTreeSet<RaftId>>())
         }
         Step::RemoveLearner(learner) => {
-            let gone = [RaftId(learner.raft_id)].into();
-            (ChangeMembers::RemoveNodes(gone), true)
+            ChangeMembers::RemoveNodes([RaftId(learner.raft_id)].into())
         }
     };
-    match timeout(STEP_TIMEOUT, raft.change_membership(change, retain)).await {
+    // Who loses its vote follows as a learner: it goes on to serve, and may start again.
+    let change = raft.change_membership(change, true);
+    match timeout(STEP_TIMEOUT, change).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!("a change of the metadata quorum failed: {error}"),
         Err(_) => tracing::warn!("a change of the metadata quorum takes longer than it should"),

@@ -92,7 +92,7 @@ impl RaftLogStorage<Types> for Store {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.write(entries, callback)
+        self.write(entries, callback).await
     }
 
     async fn truncate_after(

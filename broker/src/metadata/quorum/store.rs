@@ -5,9 +5,16 @@
 //! and outside of the lock; whatever is appended meanwhile shares the next one. A vote and a cut
 //! wait for the sync that runs, so that nothing overtakes anything.
 
+mod append;
 mod trim;
 
-use std::{collections::VecDeque, fmt, io, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    ops::Range,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
@@ -16,7 +23,7 @@ use strandline_core::{
     metadata::Entry,
     mutants::{self, Mutant},
 };
-use strandline_protocol::{ClusterId, LeaderEpoch, Offset, Timestamp};
+use strandline_protocol::{ClusterId, LeaderEpoch, Offset};
 use strandline_storage::{
     StorageError,
     directory::{QuorumVote, write_quorum_vote},
@@ -29,7 +36,7 @@ use super::{
     super::{Flushing, METADATA_DIRECTORY, batches, replay::read_entries},
     failure::Failing,
     snapshot::Snapshots,
-    types::{LogId, RaftEntry, Types, from_raft, log_id, offset_of, term_of, to_raft},
+    types::{LogId, RaftEntry, Types, log_id, offset_of, to_raft},
 };
 
 /// How much of the log is read at once, in bytes.
@@ -63,6 +70,8 @@ struct Shared {
     cluster: ClusterId,
     flushing: Flushing,
     failing: Failing,
+    /// Whether nobody is to wait for a full disk any more.
+    leaving: AtomicBool,
     /// Wakes who waits for the last sync to end.
     idle: Notify,
     /// Held for reading while a checkpoint is written, for writing while the log is cut.
@@ -144,6 +153,7 @@ impl Store {
                 cluster: parts.cluster,
                 flushing: parts.flushing,
                 failing,
+                leaving: AtomicBool::new(false),
                 idle: Notify::new(),
                 checkpoints: Arc::default(),
                 snapshots: parts.snapshots,
@@ -174,28 +184,6 @@ impl Store {
             return Ok(());
         }
         self.blocking(move |shared| shared.write_vote(&vote)).await
-    }
-
-    /// Appends, and sees to it that a sync runs, after which `callback` is called. The entries can
-    /// be read when this returns.
-    pub(super) fn write(
-        &self,
-        entries: impl IntoIterator<Item = RaftEntry>,
-        callback: IOFlushed<Types>,
-    ) -> io::Result<()> {
-        let job = {
-            let (mut state, now) = (self.shared.state.lock(), Clock.now());
-            for entry in entries {
-                self.shared.place(&mut state, entry, now)?;
-            }
-            let end = state.log.as_ref().ok_or_else(closed)?.end();
-            state.waiting.push_back((end, callback));
-            state.next_job()
-        };
-        if let Some(job) = job {
-            self.run(job);
-        }
-        Ok(())
     }
 
     /// Cuts what another leader has overruled, so that the log ends at `end`. Durable when it
@@ -443,33 +431,6 @@ impl Shared {
             self.idle.notify_waiters();
         }
         next
-    }
-
-    fn place(&self, state: &mut State, entry: RaftEntry, now: Timestamp) -> io::Result<()> {
-        let id = entry.log_id;
-        let (entry, placed) = from_raft(self.cluster, entry.payload).map_err(io::Error::other)?;
-        let log = state.log.as_mut().ok_or_else(closed)?;
-        if offset_of(&id) != log.end() {
-            let end = log.end();
-            return Err(io::Error::other(format!(
-                "entry {id} cannot be appended at {end}"
-            )));
-        }
-        let batch = batches::encode(&entry, now).map_err(io::Error::other)?;
-        log.append(&batch, term_of(&id), now).map_err(|error| {
-            self.failing.fail_with(error.code(), &error);
-            io::Error::other(error.to_string())
-        })?;
-        let bytes = batch.len();
-        state.appended = state
-            .appended
-            .saturating_add(u64::try_from(bytes).unwrap_or(0));
-        state.tail.push_back(Held { id, entry, bytes });
-        if let Some(placed) = placed {
-            // The controller may have ended meanwhile; what it decided stands all the same.
-            let _ = placed.send(id);
-        }
-        Ok(())
     }
 
     /// Writes the vote down. The only way by which it changes.
