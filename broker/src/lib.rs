@@ -11,6 +11,7 @@ pub mod logging;
 pub mod metadata;
 pub mod metrics;
 pub mod partition;
+pub mod replication;
 pub mod server;
 pub mod settings;
 

@@ -94,6 +94,7 @@ fn registration() -> Registration {
         raft_id: Some(7),
         software: "strandline/0.0.0".into(),
         metadata_version_max: METADATA_VERSION,
+        lossy: Vec::new(),
     }
 }
 

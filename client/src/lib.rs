@@ -55,7 +55,7 @@ mod routing;
 pub use strandline_protocol as protocol;
 pub use strandline_protocol::batch::{Header, Headers, Record};
 
-pub use admin::{Admin, TopicDescription};
+pub use admin::{Admin, PartitionChange, TopicDescription};
 pub use client::Client;
 pub use consumer::{
     Consumer, ConsumerOptions, OutOfRange, OwnedRecord, Position, RecordStream, Records,

@@ -54,6 +54,20 @@ pub enum ApiKey {
     ChangeVoters = 22,
     /// Forgets a broker.
     UnregisterBroker = 23,
+    /// Fetches what a follower does not have from its leader.
+    ReplicaFetch = 24,
+    /// Tells a leader what a follower has made durable.
+    ReplicaProgress = 25,
+    /// Changes which replicas are in sync.
+    AlterPartitions = 26,
+    /// Elects leaders.
+    ElectLeaders = 27,
+    /// Moves replicas to other brokers.
+    ReassignPartitions = 28,
+    /// Tells how far replicas are.
+    DescribeReplicas = 29,
+    /// Takes a broker's leaderships away before maintenance, or gives it back its duty.
+    DrainBroker = 30,
 }
 
 /// Whether a request may be sent again when its outcome is not known.
@@ -302,6 +316,55 @@ pub const APIS: &[Api] = &[
         ApiKey::UnregisterBroker,
         "UnregisterBroker",
         Retry::AtMostOnce,
+        Permission::AlterCluster,
+        Cost::MetadataWrite,
+    ),
+    row(
+        ApiKey::ReplicaFetch,
+        "ReplicaFetch",
+        Retry::Idempotent,
+        Permission::ClusterAction,
+        Cost::Waits,
+    ),
+    row(
+        ApiKey::ReplicaProgress,
+        "ReplicaProgress",
+        Retry::Idempotent,
+        Permission::ClusterAction,
+        Cost::Low,
+    ),
+    row(
+        ApiKey::AlterPartitions,
+        "AlterPartitions",
+        Retry::Idempotent,
+        Permission::ClusterAction,
+        Cost::MetadataWrite,
+    ),
+    row(
+        ApiKey::ElectLeaders,
+        "ElectLeaders",
+        Retry::Idempotent,
+        Permission::AlterCluster,
+        Cost::MetadataWrite,
+    ),
+    row(
+        ApiKey::ReassignPartitions,
+        "ReassignPartitions",
+        Retry::Idempotent,
+        Permission::AlterCluster,
+        Cost::MetadataWrite,
+    ),
+    row(
+        ApiKey::DescribeReplicas,
+        "DescribeReplicas",
+        Retry::Idempotent,
+        Permission::DescribeTopic,
+        Cost::Low,
+    ),
+    row(
+        ApiKey::DrainBroker,
+        "DrainBroker",
+        Retry::Idempotent,
         Permission::AlterCluster,
         Cost::MetadataWrite,
     ),

@@ -105,6 +105,8 @@ error_codes! {
     INVALID_PARTITIONS = 37, Fatal;
     /// The replication factor is out of bounds.
     INVALID_REPLICATION_FACTOR = 38, Fatal;
+    /// The replicas of a reassignment are not possible: unknown, doubled or too few.
+    INVALID_REPLICA_ASSIGNMENT = 39, Fatal;
     /// A configuration key is unknown or its value is not valid.
     INVALID_CONFIG = 40, Fatal;
     /// The broker is not the controller.
@@ -117,6 +119,10 @@ error_codes! {
     INVALID_PRODUCER_EPOCH = 47, Fenced;
     /// The data directory of the partition is offline after an I/O error.
     STORAGE_ERROR = 56, RefreshMetadata;
+    /// The leader does not know the fetch session; open a new one.
+    FETCH_SESSION_ID_NOT_FOUND = 70, Retry;
+    /// A request of the fetch session is missing; open a new one.
+    INVALID_FETCH_SESSION_EPOCH = 71, Retry;
     /// The leader epoch in the request is older than the partition's.
     FENCED_LEADER_EPOCH = 74, RefreshMetadata;
     /// The leader epoch in the request is newer than the broker knows.
@@ -127,8 +133,18 @@ error_codes! {
     STALE_BROKER_EPOCH = 77, Fenced;
     /// The offset cannot be told before the leader's first own commit.
     OFFSET_NOT_AVAILABLE = 78, Retry;
+    /// The preferred leader is not in sync or does not take part.
+    PREFERRED_LEADER_NOT_AVAILABLE = 80, Retry;
+    /// No replica may lead: none that has everything takes part.
+    ELIGIBLE_LEADERS_NOT_AVAILABLE = 83, Retry;
+    /// The partition has the leader that was to be elected.
+    ELECTION_NOT_NEEDED = 84, Fatal;
+    /// There is no reassignment to take back.
+    NO_REASSIGNMENT_IN_PROGRESS = 85, Fatal;
     /// A record in the batch is not valid.
     INVALID_RECORD = 87, Fatal;
+    /// The change goes on from a state of the partition that is no more the newest.
+    INVALID_UPDATE_VERSION = 95, RefreshMetadata;
     /// No topic has that id; it was deleted, or has not been heard of yet.
     UNKNOWN_TOPIC_ID = 100, RefreshMetadata;
     /// A broker of that number is registered and alive.
@@ -137,6 +153,10 @@ error_codes! {
     BROKER_ID_NOT_REGISTERED = 102, Fatal;
     /// The client believes to talk to another cluster.
     INCONSISTENT_CLUSTER_ID = 104, Fatal;
+    /// A replica cannot be in sync: its broker is fenced, stops or has started again.
+    INELIGIBLE_REPLICA = 107, Retry;
+    /// The change is made, and another broker leads the partition by it.
+    NEW_LEADER_ELECTED = 108, RefreshMetadata;
     /// The broker votes in the metadata quorum already.
     DUPLICATE_VOTER = 126, Fatal;
     /// The broker has no vote in the metadata quorum.
@@ -163,6 +183,9 @@ error_codes! {
     NOT_REMOVABLE = 1009, Fatal;
     /// The broker has just started and does not know the metadata of its cluster yet; others may.
     NOT_READY = 1010, RefreshMetadata;
+    /// The broker stopped leading the partition after it had appended the batch; the next leader
+    /// may have it or not, and tells when it is sent again.
+    LEADERSHIP_LOST = 1011, OutcomeUnknown;
 }
 
 impl ErrorCode {

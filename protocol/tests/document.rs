@@ -19,7 +19,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use source::{Item, Source};
 use strandline_protocol::{ErrorCode, api::APIS, batch::Codec, limits, messages::decode};
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 15] = [
     "mod.rs",
     "hello.rs",
     "metadata.rs",
@@ -33,10 +33,12 @@ const FILES: [&str; 13] = [
     "brokers.rs",
     "quorum.rs",
     "cluster.rs",
+    "replication.rs",
+    "replicas.rs",
 ];
 
 /// Types that several APIs use; they stand behind all APIs.
-const SHARED: [&str; 8] = [
+const SHARED: [&str; 11] = [
     "Failure",
     "ErrorMessage",
     "BrokerMetadata",
@@ -45,6 +47,9 @@ const SHARED: [&str; 8] = [
     "TopicResult",
     "EntryId",
     "TermVote",
+    "PartitionName",
+    "Duty",
+    "PartitionOutcome",
 ];
 
 fn messages() -> Source {

@@ -21,7 +21,10 @@ use strandline_protocol::{
     batch::{BatchView, Codec, Record, split_batches},
     channel::{Frame, FrameDecoder},
     limits::FRAME_BYTES_MAX_DEFAULT,
-    messages::{HelloRequest, HelloResponse, decode},
+    messages::{
+        BrokerHeartbeatRequest, FetchRequest, FetchResponse, HelloRequest, HelloResponse,
+        MetadataResponse, RegisterBrokerRequest, decode,
+    },
 };
 
 fn path(name: &str) -> PathBuf {
@@ -98,6 +101,33 @@ fn frames_from_before_the_cluster_decode() {
     let answer: HelloResponse = decode(ApiKey::Hello, &frame("00-Hello.response")).unwrap();
     assert_eq!((answer.broker_id, answer.raft_id), (BrokerId(1), None));
     assert_eq!(answer.apis.len(), 14);
+}
+
+/// Frames of versions before replication: brokers and clients of those must go on to be understood.
+#[test]
+fn frames_from_before_replication_decode() {
+    let frame = |name: &str| {
+        let path = path(&format!("frames-before-replication/{name}"));
+        decode_frame(&from_hex(&fs::read_to_string(path).unwrap())).message
+    };
+    let registered = frame("18-RegisterBroker.request");
+    let registered: RegisterBrokerRequest = decode(ApiKey::RegisterBroker, &registered).unwrap();
+    assert_eq!(
+        (registered.broker_id, registered.lossy),
+        (BrokerId(2), Vec::new())
+    );
+    let heartbeat = frame("19-BrokerHeartbeat.request");
+    let heartbeat: BrokerHeartbeatRequest = decode(ApiKey::BrokerHeartbeat, &heartbeat).unwrap();
+    assert!(heartbeat.stopping && !heartbeat.recovering && heartbeat.damaged.is_empty());
+    let asked: FetchRequest = decode(ApiKey::Fetch, &frame("10-Fetch.request")).unwrap();
+    assert_eq!((asked.rack, asked.partitions.len()), (None, 2));
+    let fetched: FetchResponse = decode(ApiKey::Fetch, &frame("10-Fetch.response")).unwrap();
+    assert_eq!(fetched.partitions[0].preferred_replica, None);
+    let metadata = frame("01-Metadata.response");
+    let metadata: MetadataResponse = decode(ApiKey::Metadata, &metadata).unwrap();
+    let partition = &metadata.topics[0].partitions[0];
+    assert!(partition.eligible.is_empty() && partition.adding.is_empty());
+    assert_eq!(partition.isr, [BrokerId(1)]);
 }
 
 #[test]

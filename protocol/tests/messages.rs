@@ -138,9 +138,17 @@ fn lists_of_brokers_and_directories_are_bounded_too() {
             b"\xa6remove",
             b"\xabdirectories",
             b"\xa7offline",
+            b"\xa5lossy",
+            b"\xa7damaged",
+            b"\xa9forgotten",
+            b"\xa3isr",
+            b"\xa8replicas",
+            b"\xaapartitions",
         ];
         for list in lists {
             let place = sample.message.windows(list.len()).position(|at| at == list);
+            let is_array = |place: &usize| sample.message[place + list.len()] & 0xf0 == 0x90;
+            let place = place.filter(is_array);
             let Some(place) = place.filter(|_| sample.name.contains("request")) else {
                 continue;
             };
@@ -160,6 +168,7 @@ fn what_a_peer_may_leave_out_is_left_out() {
     let read: BrokerHeartbeatRequest = decode(ApiKey::BrokerHeartbeat, least).unwrap();
     assert_eq!((read.broker_id, read.applied), (BrokerId(2), Offset(9)));
     assert!(!read.stopping && read.offline.is_empty());
+    assert!(!read.recovering && read.damaged.is_empty());
     let empty: ChangeVotersRequest = decode(ApiKey::ChangeVoters, &[0x80]).unwrap();
     assert!(empty.add.is_empty() && empty.remove.is_empty());
     // An id that is no number of a directory is refused, and so is one of another length.

@@ -95,3 +95,32 @@ fn a_power_cut_leaves_a_log_that_can_be_emptied_again() {
     }
     assert!(cuts > 50, "{cuts} power cuts");
 }
+
+#[test]
+fn a_log_can_begin_again_below_its_start() {
+    for operation in 0.. {
+        let disk = SimulatedDisk::new(operation);
+        let mut log = filled(&disk);
+        let removed = log.delete_before(Offset(25), NOW).unwrap();
+        removed.finish().unwrap();
+        disk.crash_after(operation);
+        let restarted = log.restart_before(Offset(7), NOW);
+        if !disk.is_off() {
+            restarted.unwrap();
+            assert_eq!((log.start(), log.end()), (Offset(7), Offset(7)));
+            break;
+        }
+        drop(log);
+        for seed in 0..4 {
+            let disk = disk.power_cut(seed);
+            let mut log = Rig::on(disk.file_system(), directory()).open();
+            let found = (log.start().0, log.end().0);
+            assert!(
+                found == (7, 7) || found.0 == 25,
+                "{found:?} after operation {operation}, seed {seed}"
+            );
+            log.restart_before(Offset(7), NOW).unwrap();
+            goes_on(&mut log, Offset(7));
+        }
+    }
+}

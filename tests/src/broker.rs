@@ -132,6 +132,23 @@ impl BrokerSetup {
     /// If it ends instead, or is not ready within [`PATIENCE`].
     #[must_use]
     pub fn start(&self) -> Broker {
+        let mut broker = self.spawn();
+        wait_until("the broker's readiness", || {
+            if let Some(status) = broker.child.try_wait().expect("its status") {
+                panic!("the broker ended with {status}:\n{}", broker.log());
+            }
+            broker.is_ready()
+        });
+        broker.ready_after = broker.started.elapsed();
+        broker
+    }
+
+    /// Starts it, and waits for nothing.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    #[must_use]
+    pub fn spawn(&self) -> Broker {
         let mut child = Command::new(strandline_binary())
             .arg("server")
             .args(["--data", self.data.to_str().expect("a path in UTF-8")])
@@ -153,21 +170,13 @@ impl BrokerSetup {
                 lines.push('\n');
             }
         });
-        let started = Instant::now();
-        let mut broker = Broker {
+        Broker {
             setup: self.clone(),
             child,
             log,
+            started: Instant::now(),
             ready_after: Duration::ZERO,
-        };
-        wait_until("the broker's readiness", || {
-            if let Some(status) = broker.child.try_wait().expect("its status") {
-                panic!("the broker ended with {status}:\n{}", broker.log());
-            }
-            http_get(broker.setup.http_port, "/readyz").is_some_and(|(status, _)| status == 200)
-        });
-        broker.ready_after = started.elapsed();
-        broker
+        }
     }
 }
 
@@ -177,6 +186,7 @@ pub struct Broker {
     setup: BrokerSetup,
     child: Child,
     log: Arc<Mutex<String>>,
+    started: Instant,
     ready_after: Duration,
 }
 
@@ -199,7 +209,20 @@ impl Broker {
         self.child.id()
     }
 
-    /// From the start of the process to its readiness.
+    /// When the process was started.
+    #[must_use]
+    pub const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Whether it says now that it is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.http("/readyz")
+            .is_some_and(|(status, _)| status == 200)
+    }
+
+    /// From the start of the process to its readiness, of one that was waited for.
     #[must_use]
     pub const fn ready_after(&self) -> Duration {
         self.ready_after
@@ -272,6 +295,23 @@ impl Broker {
     /// If the process has ended.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
+    }
+
+    /// Asks the process to stop in order, and does not wait for it.
+    ///
+    /// # Panics
+    /// If the process has ended.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// How the process has ended; none while it runs.
+    ///
+    /// # Panics
+    /// If the system does not say.
+    #[must_use]
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("its status")
     }
 
     fn signal(&self, signal: Signal) {

@@ -74,7 +74,7 @@ fn one_broker_is_a_cluster_that_is_well() {
     for (words, says) in [
         ("cluster add-voter 7", "there is no broker 7"),
         ("cluster add-voter 1", "broker 1 votes already"),
-        ("cluster remove-voter 2", "broker 2 does not vote"),
+        ("cluster remove-voter 2", "broker 2 has no vote"),
         ("cluster remove-broker 9", "there is no broker 9"),
     ] {
         let (code, _, error) = run(&broker, words);

@@ -7,6 +7,7 @@
 //! so that a test or a simulation replays a run exactly.
 
 pub mod budget;
+pub mod follower_reads;
 pub mod invariants;
 pub mod leases;
 pub mod metadata;

@@ -51,11 +51,33 @@ pub enum Mutant {
     ImagePublishedBeforeCommit,
     /// Breaks: a broker whose disk was wiped is another member of the metadata quorum.
     WipedDiskKeepsRaftId,
+    /// Breaks: a follower cuts its log where it diverged, not at the high watermark.
+    TruncateToHighWatermark,
+    /// Breaks: logs have parted too where the follower is further in the same epoch.
+    CompareEpochOnly,
+    /// Breaks: who may have become in sync already is waited for.
+    IsrInsteadOfMaximalIsr,
+    /// Breaks: a fetch under an old leader epoch tells nothing.
+    StaleEpochAcceptedInFetch,
+    /// Breaks: a high watermark is told once it has reached the start of the leader's own epoch.
+    HighWatermarkBeforeEpochStart,
+    /// Breaks: a fetch that is answered with a divergence is no progress.
+    DivergentFetchCounts,
+    /// Breaks: a follower reports as durable what a power cut leaves.
+    LogEndReportedAsDurable,
+    /// Breaks: a high watermark that was written down counts as far as the log reaches.
+    HighWatermarkCheckpointAboveLog,
+    /// Breaks: only the incarnation that was seen to be in sync joins those in sync.
+    BrokerEpochUncheckedInIsrChange,
+    /// Breaks: a replica that may have lost records is in sync no more, not even as the last one.
+    LastReplicaKeptAfterLossyRestart,
+    /// Breaks: a new incarnation of a leader leads in a new epoch.
+    NewIncarnationKeepsEpoch,
 }
 
 impl Mutant {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 31] = [
         Self::AcknowledgeBeforeFsync,
         Self::DurableOffsetTakenAfterSync,
         Self::RecoveryDoesNotSync,
@@ -76,6 +98,17 @@ impl Mutant {
         Self::VoteKeptAfterReply,
         Self::ImagePublishedBeforeCommit,
         Self::WipedDiskKeepsRaftId,
+        Self::TruncateToHighWatermark,
+        Self::CompareEpochOnly,
+        Self::IsrInsteadOfMaximalIsr,
+        Self::StaleEpochAcceptedInFetch,
+        Self::HighWatermarkBeforeEpochStart,
+        Self::DivergentFetchCounts,
+        Self::LogEndReportedAsDurable,
+        Self::HighWatermarkCheckpointAboveLog,
+        Self::BrokerEpochUncheckedInIsrChange,
+        Self::LastReplicaKeptAfterLossyRestart,
+        Self::NewIncarnationKeepsEpoch,
     ];
 
     /// What a command line calls it.
@@ -102,6 +135,17 @@ impl Mutant {
             Self::VoteKeptAfterReply => "vote-kept-after-reply",
             Self::ImagePublishedBeforeCommit => "image-published-before-commit",
             Self::WipedDiskKeepsRaftId => "wiped-disk-keeps-raft-id",
+            Self::TruncateToHighWatermark => "truncate-to-high-watermark",
+            Self::CompareEpochOnly => "compare-epoch-only",
+            Self::IsrInsteadOfMaximalIsr => "isr-instead-of-maximal-isr",
+            Self::StaleEpochAcceptedInFetch => "stale-epoch-accepted-in-fetch",
+            Self::HighWatermarkBeforeEpochStart => "high-watermark-before-epoch-start",
+            Self::DivergentFetchCounts => "divergent-fetch-counts",
+            Self::LogEndReportedAsDurable => "log-end-reported-as-durable",
+            Self::HighWatermarkCheckpointAboveLog => "high-watermark-checkpoint-above-log",
+            Self::BrokerEpochUncheckedInIsrChange => "broker-epoch-unchecked-in-isr-change",
+            Self::LastReplicaKeptAfterLossyRestart => "last-replica-kept-after-lossy-restart",
+            Self::NewIncarnationKeepsEpoch => "new-incarnation-keeps-epoch",
         }
     }
 

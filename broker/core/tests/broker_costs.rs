@@ -39,6 +39,7 @@ fn registration(broker: i32, start: u8) -> Registration {
         raft_id: Some(41 + broker as u64),
         software: "strandline/0.0.0".into(),
         metadata_version_max: METADATA_VERSION,
+        lossy: Vec::new(),
     }
 }
 

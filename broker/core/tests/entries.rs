@@ -17,12 +17,12 @@ use proptest::prelude::{any, proptest};
 use strandline_core::metadata::{
     ChangedTopic, Command, Entry, EntryError, METADATA_VERSION, Membership, PartitionChange,
     Record, Registration, Replica, Voter,
-    limits::{ENTRY_BYTES_MAX, PARTITIONS_PER_RECORD_MAX},
+    limits::{COPIES_PER_RECORD_MAX, ENTRY_BYTES_MAX, PARTITIONS_PER_RECORD_MAX},
 };
 use strandline_protocol::{
     BrokerEpoch, BrokerId, ClusterId, DirectoryId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch,
     PartitionId, ProducerId, TopicId,
-    messages::{CreateTopicsRequest, NewTopic},
+    messages::{CreateTopicsRequest, Duty, NewTopic},
 };
 
 fn replica(broker: i32) -> Replica {
@@ -43,6 +43,7 @@ fn registration() -> Registration {
         raft_id: None,
         software: String::new(),
         metadata_version_max: 1,
+        lossy: Vec::new(),
     }
 }
 
@@ -110,6 +111,7 @@ fn samples_v2() -> Vec<Entry> {
         leader_epoch: LeaderEpoch(epochs),
         partition_epoch: PartitionEpoch(epochs),
         isr: vec![broker],
+        ..PartitionChange::default()
     };
     let changed = |leader, epochs| Record::PartitionsChanged {
         topics: vec![ChangedTopic {
@@ -145,6 +147,65 @@ fn samples_v2() -> Vec<Entry> {
             Record::BrokerUnregistered { broker, epoch },
         ]),
         Entry::Command(vec![Record::BrokerRegistered(registration_v2())]),
+    ]
+}
+
+/// One of every kind, and every field, that the third metadata version adds.
+fn samples_v3() -> Vec<Entry> {
+    let (broker, epoch, id) = (BrokerId(1), BrokerEpoch(1), TopicId([2; 16]));
+    let changed = |change| {
+        let partitions = vec![change];
+        Entry::Command(vec![Record::PartitionsChanged {
+            topics: vec![ChangedTopic { id, partitions }],
+        }])
+    };
+    let change = |epochs| PartitionChange {
+        partition: PartitionId(0),
+        leader_epoch: LeaderEpoch(epochs),
+        partition_epoch: PartitionEpoch(epochs),
+        ..PartitionChange::default()
+    };
+    let lossy = Registration {
+        metadata_version_max: 3,
+        lossy: vec![DirectoryId([3; 16])],
+        ..registration_v2()
+    };
+    vec![
+        Entry::Command(vec![
+            Record::MetadataVersionSet { version: 3 },
+            Record::BrokerJoined(lossy),
+            Record::BrokerUnfenced { broker, epoch },
+            Record::BrokerDutySet {
+                broker,
+                duty: Duty::Drained,
+            },
+            Record::ReplicationThrottled {
+                bytes_per_second: 1 << 20,
+            },
+            Record::TopicCreated {
+                name: "orders".into(),
+                id,
+                configs: BTreeMap::from([("flush".into(), "ack".into())]),
+                partitions: vec![vec![replica(1), replica(2)]],
+            },
+        ]),
+        changed(PartitionChange {
+            elr: vec![broker],
+            ..change(1)
+        }),
+        changed(PartitionChange {
+            leader: Some(broker),
+            isr: vec![broker],
+            recovering: true,
+            replicas: Some(vec![replica(1), replica(3), replica(2)]),
+            adding: vec![BrokerId(3)],
+            removing: vec![BrokerId(2)],
+            ..change(2)
+        }),
+        Entry::Command(vec![Record::BrokerDutySet {
+            broker,
+            duty: Duty::Full,
+        }]),
     ]
 }
 
@@ -191,6 +252,11 @@ fn entries_of_the_first_version_read_and_write_the_same() {
 #[test]
 fn entries_of_the_second_version_read_and_write_the_same() {
     check_fixture("tests/fixtures/metadata_entries_v2.hex", &samples_v2());
+}
+
+#[test]
+fn entries_of_the_third_version_read_and_write_the_same() {
+    check_fixture("tests/fixtures/metadata_entries_v3.hex", &samples_v3());
 }
 
 #[test]
@@ -274,6 +340,7 @@ fn what_cannot_be_is_refused_and_not_written_down() {
                 leader_epoch: LeaderEpoch(leader_epoch),
                 partition_epoch: PartitionEpoch(partition_epoch),
                 isr: isr.iter().copied().map(BrokerId).collect(),
+                ..PartitionChange::default()
             }],
         }],
     };
@@ -285,13 +352,14 @@ fn what_cannot_be_is_refused_and_not_written_down() {
         "{gone}"
     );
     // No new partition epoch; another leader under the old epoch; nobody in sync; a stranger.
-    for change in [
-        changed(Some(broker), 0, 0, &[1]),
-        changed(None, 0, 1, &[1]),
-        changed(None, 1, 1, &[]),
-    ] {
+    for change in [changed(Some(broker), 0, 0, &[1]), changed(None, 0, 1, &[1])] {
         assert!(refusal(vec![change]).contains("back to"));
     }
+    let nobody = refusal(vec![changed(None, 1, 1, &[])]);
+    assert!(
+        nobody.contains("version 3 has and version 2 has not"),
+        "{nobody}"
+    );
     for change in [
         changed(None, 1, 1, &[1, 2]),
         changed(Some(BrokerId(2)), 1, 1, &[1]),
@@ -372,22 +440,39 @@ fn entries_stay_below_their_bound_and_a_large_topic_is_made_of_several() {
     assert_eq!(cluster.replayed(), cluster.image);
 }
 
-/// The costliest record of changes: every partition is of another topic, with five in sync.
+/// The costliest records of changes: every partition is of another topic, and all that can be told
+/// is told.
 #[test]
 fn a_full_record_of_changes_stays_below_an_entry() {
-    let change = |number: i32| ChangedTopic {
+    let broker = BrokerId(i32::MAX);
+    let replica = Replica {
+        broker,
+        directory: DirectoryId([u8::MAX; 16]),
+    };
+    let change = |number: usize, isr: usize, replicas: usize| ChangedTopic {
         id: TopicId([u8::MAX; 16]),
         partitions: vec![PartitionChange {
-            partition: PartitionId(i32::MAX - number),
-            leader: Some(BrokerId(i32::MAX)),
+            partition: PartitionId(i32::MAX - number as i32),
+            leader: Some(broker),
             leader_epoch: LeaderEpoch(i32::MAX),
             partition_epoch: PartitionEpoch(i32::MAX),
-            isr: vec![BrokerId(i32::MAX); 5],
+            isr: vec![broker; isr],
+            elr: vec![broker; 1],
+            recovering: true,
+            replicas: (replicas > 0).then(|| vec![replica; replicas]),
+            adding: vec![broker; replicas.min(1)],
+            removing: vec![broker; replicas.min(1)],
         }],
     };
-    let topics = (0..).take(PARTITIONS_PER_RECORD_MAX).map(change).collect();
-    let bytes = Entry::Command(vec![Record::PartitionsChanged { topics }]).encode();
-    assert!(bytes.len() < ENTRY_BYTES_MAX, "{}", bytes.len());
+    for (isr, replicas) in [(2, 0), (100, 0), (1, 3), (9, 10), (1, 1_000)] {
+        let copies = isr + 1 + replicas * 4 + 2 * replicas.min(1);
+        let count = (COPIES_PER_RECORD_MAX / copies).clamp(1, PARTITIONS_PER_RECORD_MAX);
+        let topics = (0..count).map(|number| change(number, isr, replicas));
+        let topics = topics.collect();
+        let bytes = Entry::Command(vec![Record::PartitionsChanged { topics }]).encode();
+        println!("{count} changes: {} bytes", bytes.len());
+        assert!(bytes.len() < ENTRY_BYTES_MAX, "{count}: {}", bytes.len());
+    }
 }
 
 proptest! {
@@ -399,7 +484,7 @@ proptest! {
 
     #[test]
     fn no_damaged_entry_panics(which in any::<usize>(), at in any::<usize>(), flip in 1_u8..) {
-        let samples = [samples(), samples_v2()].concat();
+        let samples = [samples(), samples_v2(), samples_v3()].concat();
         let mut bytes = samples[which % samples.len()].encode();
         let at = at % bytes.len();
         bytes[at] ^= flip;

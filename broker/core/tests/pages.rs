@@ -37,6 +37,7 @@ fn register(cluster: &mut Cluster, port: u16) {
         raft_id: Some(42),
         software: "strandline/0.0.0".into(),
         metadata_version_max: METADATA_VERSION,
+        lossy: Vec::new(),
     };
     cluster
         .propose(&Command::RegisterBroker(registration))
@@ -225,7 +226,7 @@ fn configurations_say_where_they_come_from() {
     };
     cluster.propose(&Command::AlterConfigs(alter)).unwrap();
     let defaults = TopicConfig {
-        flush: strandline_core::FlushMode::Async,
+        segment_bytes: 1 << 20,
         ..TopicConfig::default()
     };
     let request = DescribeConfigsRequest {
@@ -238,7 +239,12 @@ fn configurations_say_where_they_come_from() {
         (entry.value.clone(), entry.source)
     };
     assert_eq!(of("retention.ms"), ("5".into(), ConfigSource::Topic));
-    assert_eq!(of("flush"), ("async".into(), ConfigSource::Broker));
+    assert_eq!(
+        of("segment.bytes"),
+        ("1048576".into(), ConfigSource::Broker)
+    );
+    // What an acknowledgement means does not change with the defaults of a broker.
+    assert_eq!(of("flush"), ("ack".into(), ConfigSource::Topic));
     assert_eq!(of("retention.bytes"), ("-1".into(), ConfigSource::Default));
     let unknown = &told.topics[1].failure;
     assert_eq!(unknown.error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);

@@ -14,10 +14,14 @@ mod cluster;
 use cluster::Cluster;
 use strandline_core::metadata::{Command, METADATA_VERSION, Registration, Reply, incarnation};
 use strandline_protocol::{
-    BrokerEpoch, BrokerId, DirectoryId,
+    BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionId, TopicId,
+    TopicPartition,
     messages::{
-        AlterConfigsRequest, ChangeVotersRequest, ConfigChange, CreatePartitionsRequest,
-        CreateTopicsRequest, DeleteTopicsRequest, Failure, NewPartitions, NewTopic, TopicResult,
+        AlterConfigsRequest, AlterPartition, AlterPartitionsRequest, AlteredPartition,
+        ChangeVotersRequest, ConfigChange, CreatePartitionsRequest, CreateTopicsRequest,
+        DeleteTopicsRequest, DrainBrokerRequest, Duty, ElectLeadersRequest, Election, Failure,
+        InSyncReplica, NewPartitions, NewTopic, PartitionName, PartitionOutcome,
+        ReassignPartitionsRequest, Reassignment, TopicResult,
     },
 };
 
@@ -58,6 +62,11 @@ fn registration(words: &[&str]) -> Registration {
         software: "strandline/0.0.0".into(),
         metadata_version_max: option("max")
             .map_or(METADATA_VERSION, |version| version.parse().unwrap()),
+        lossy: option("lossy")
+            .into_iter()
+            .flat_map(|dirs| dirs.split(','))
+            .map(directory)
+            .collect(),
     }
 }
 
@@ -106,7 +115,9 @@ fn acting(cluster: &Cluster, words: &[&str]) -> (BrokerId, BrokerEpoch) {
 fn brokers(words: &[&str], option: &str) -> Vec<BrokerId> {
     let list = words.iter().find_map(|word| word.strip_prefix(option));
     let list = list.into_iter().flat_map(|list| list.split(','));
-    list.map(|id| BrokerId(id.parse().unwrap())).collect()
+    list.filter(|id| !id.is_empty())
+        .map(|id| BrokerId(id.parse().unwrap()))
+        .collect()
 }
 
 fn command_of_broker(cluster: &Cluster, verb: &str, words: &[&str]) -> Option<Command> {
@@ -117,6 +128,34 @@ fn command_of_broker(cluster: &Cluster, verb: &str, words: &[&str]) -> Option<Co
         "stop" => Command::StopBroker { broker, epoch },
         "producer-ids" => Command::ReserveProducerIds { broker, epoch },
         "unregister" => Command::UnregisterBroker { broker },
+        "drain" => Command::DrainBroker(DrainBrokerRequest {
+            broker_id: broker,
+            duty: Duty::Drained,
+        }),
+        "undrain" => Command::DrainBroker(DrainBrokerRequest {
+            broker_id: broker,
+            duty: Duty::Full,
+        }),
+        "take-out" => Command::TakeOut {
+            broker,
+            epoch,
+            directories: words
+                .iter()
+                .filter_map(|word| word.strip_prefix("dir="))
+                .map(directory)
+                .collect(),
+            partitions: words
+                .iter()
+                .filter_map(|word| word.strip_prefix("partition="))
+                .map(|word| {
+                    let name = partition(cluster, word);
+                    TopicPartition {
+                        topic: name.topic_id,
+                        partition: name.partition,
+                    }
+                })
+                .collect(),
+        },
         _ => return None,
     })
 }
@@ -149,7 +188,12 @@ fn command(cluster: &Cluster, line: &str) -> Command {
             changes: words[1..].iter().map(|word| change(word)).collect(),
             validate_only,
         }),
-        "elect" => Command::ElectLeaders,
+        "elect" => Command::FinishElections,
+        "balance" => Command::BalanceLeaders,
+        "prefer" => elect(cluster, Election::Preferred, &words),
+        "rescue" => elect(cluster, Election::Unclean, &words),
+        "isr" => change_isr(cluster, &words),
+        "move" => reassign(cluster, &words),
         "voters" => Command::ChangeVoters(ChangeVotersRequest {
             add: brokers(&words, "add="),
             remove: brokers(&words, "remove="),
@@ -158,6 +202,98 @@ fn command(cluster: &Cluster, line: &str) -> Command {
             command_of_broker(cluster, verb, &words).unwrap_or_else(|| panic!("no command: {line}"))
         }
     }
+}
+
+/// `orders-1`
+fn partition(cluster: &Cluster, word: &str) -> PartitionName {
+    let (topic, number) = word.rsplit_once('-').unwrap();
+    PartitionName {
+        topic_id: cluster
+            .image
+            .topic(topic)
+            .map_or(TopicId::default(), |topic| topic.id),
+        partition: PartitionId(number.parse().unwrap()),
+    }
+}
+
+fn elect(cluster: &Cluster, election: Election, words: &[&str]) -> Command {
+    let partitions = words.iter().map(|word| partition(cluster, word));
+    Command::ElectLeaders(ElectLeadersRequest {
+        election,
+        partitions: partitions.collect(),
+    })
+}
+
+/// `isr orders-0 to=1,2`: its leader asks for it; `by=3 epoch=1 leader-epoch=0 partition-epoch=0
+/// seen=2:17` asks in the name of another one, of other epochs, and with broker 2 seen in epoch 17.
+fn change_isr(cluster: &Cluster, words: &[&str]) -> Command {
+    let name = partition(cluster, words[0]);
+    let topic = cluster.image.topic_by_id(name.topic_id);
+    let known = topic.and_then(|topic| topic.partition(name.partition));
+    let option = |option: &str| {
+        let told = words.iter().find_map(|word| word.strip_prefix(option));
+        told.map(|told| told.parse::<i64>().unwrap())
+    };
+    let small = |name| option(name).map(|number| i32::try_from(number).unwrap());
+    let leader = small("by=").map(BrokerId);
+    let leader = leader.or(known.and_then(|known| known.leader));
+    let leader = leader.unwrap_or_default();
+    let epoch_of = |broker| {
+        let known = cluster.image.broker(broker);
+        known.map_or(BrokerEpoch(-1), |known| known.epoch)
+    };
+    let seen = words.iter().find_map(|word| word.strip_prefix("seen="));
+    let seen = seen.and_then(|seen| seen.split_once(':'));
+    let member = |broker: BrokerId| {
+        let other = seen.filter(|(id, _)| *id == broker.to_string());
+        InSyncReplica {
+            broker_id: broker,
+            broker_epoch: other.map_or_else(
+                || epoch_of(broker),
+                |(_, epoch)| BrokerEpoch(epoch.parse().unwrap()),
+            ),
+        }
+    };
+    Command::AlterPartitions(AlterPartitionsRequest {
+        broker_id: leader,
+        broker_epoch: option("epoch=").map_or_else(|| epoch_of(leader), BrokerEpoch),
+        partitions: vec![AlterPartition {
+            topic_id: name.topic_id,
+            partition: name.partition,
+            leader_epoch: small("leader-epoch=")
+                .map(LeaderEpoch)
+                .or(known.map(|known| known.leader_epoch))
+                .unwrap_or_default(),
+            partition_epoch: small("partition-epoch=")
+                .map(PartitionEpoch)
+                .or(known.map(|known| known.partition_epoch))
+                .unwrap_or_default(),
+            isr: brokers(words, "to=").into_iter().map(member).collect(),
+        }],
+    })
+}
+
+/// `move orders-0 to=1,2`, `move orders-0` takes it back; `throttle=5` limits.
+fn reassign(cluster: &Cluster, words: &[&str]) -> Command {
+    let name = partition(cluster, words[0]);
+    let target = words.iter().any(|word| word.starts_with("to="));
+    let throttle = words.iter().find_map(|word| word.strip_prefix("throttle="));
+    Command::ReassignPartitions(ReassignPartitionsRequest {
+        partitions: vec![Reassignment {
+            topic_id: name.topic_id,
+            partition: name.partition,
+            replicas: target.then(|| brokers(words, "to=")),
+        }],
+        throttle_bytes_per_second: throttle.map(|bytes| bytes.parse().unwrap()),
+    })
+}
+
+fn outcomes(partitions: &[PartitionOutcome]) -> String {
+    let tell = |partition: &PartitionOutcome| match partition.failure.error.is_none() {
+        true => "=\n".to_owned(),
+        false => failure(&partition.failure),
+    };
+    partitions.iter().map(tell).collect()
 }
 
 fn failure(failure: &Failure) -> String {
@@ -180,6 +316,19 @@ fn answer(cluster: &mut Cluster, line: &str) -> String {
         cluster.controller.directory_failed(directory(name));
         return "=\n".into();
     }
+    if let Some(words) = line.strip_prefix("damaged ") {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let copies = words[1..].iter().map(|word| {
+            let name = partition(cluster, word);
+            TopicPartition {
+                topic: name.topic_id,
+                partition: name.partition,
+            }
+        });
+        let (broker, copies) = (BrokerId(words[0].parse().unwrap()), copies.collect());
+        cluster.controller.copies_damaged(broker, copies);
+        return "=\n".into();
+    }
     if let Some(words) = line.strip_prefix("leases") {
         let words: Vec<&str> = words.split_whitespace().collect();
         let held = words.iter().map(|id| BrokerId(id.parse().unwrap()));
@@ -197,7 +346,19 @@ fn answer(cluster: &mut Cluster, line: &str) -> String {
         Ok(Reply::ProducerIds(block)) => format!("= {} count={}\n", block.first, block.count),
         Ok(Reply::Stopping(stopping)) => format!("= goes on leading {}\n", stopping.leads),
         Ok(Reply::VotersWanted(voters)) => format!("= voters {voters:?}\n"),
-        Ok(Reply::Registered | Reply::Done | Reply::Elected(_)) => "=\n".into(),
+        Ok(Reply::Elected(response)) => outcomes(&response.partitions),
+        Ok(Reply::Reassigned(response)) => outcomes(&response.partitions),
+        Ok(Reply::AlterPartitions(response)) => {
+            let tell = |one: &AlteredPartition| match one.failure.error.is_none() {
+                true => format!("= partition epoch {}\n", one.partition_epoch),
+                false => failure(&one.failure),
+            };
+            response.partitions.iter().map(tell).collect()
+        }
+        Ok(Reply::Drained(response)) => {
+            format!("= leads {}, keeps {}\n", response.leads, response.keeps)
+        }
+        Ok(Reply::Registered | Reply::Done) => "=\n".into(),
     }
 }
 

@@ -36,6 +36,7 @@ fn cluster(wide: i32, exact: i32) -> Cluster {
         raft_id: Some(42),
         software: "strandline/0.0.0".into(),
         metadata_version_max: METADATA_VERSION,
+        lossy: Vec::new(),
     };
     let topic = |name: &str, partitions, key: &str, value: &str| NewTopic {
         name: name.into(),
@@ -134,6 +135,7 @@ fn parts_that_do_not_fit_are_refused() {
         metadata_version: METADATA_VERSION + 1,
         next_producer_id: ProducerId(0),
         wanted_voters: Vec::new(),
+        replication_throttle: 0,
         counts: SnapshotCounts::default(),
     };
     assert!(

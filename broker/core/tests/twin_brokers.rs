@@ -33,6 +33,7 @@ const PARTITIONS: usize = 40;
 struct Partition {
     replicas: Vec<i32>,
     isr: Vec<i32>,
+    elr: Vec<i32>,
     leader: Option<i32>,
     leader_epoch: i32,
     changes: i32,
@@ -44,6 +45,8 @@ struct Twin {
     states: BTreeMap<i32, BrokerState>,
     starts: BTreeMap<i32, u8>,
     partitions: Vec<Partition>,
+    /// What every broker knows.
+    version: u16,
 }
 
 impl Twin {
@@ -51,18 +54,47 @@ impl Twin {
         self.states.get(&broker) == Some(&BrokerState::Active)
     }
 
-    fn change(&mut self, at: usize, leader: Option<i32>, isr: Vec<i32>) {
+    fn change(&mut self, at: usize, leader: Option<i32>, isr: Vec<i32>, lost: Option<i32>) {
+        let elr = self.eligible(at, &isr, lost);
         let partition = &mut self.partitions[at];
-        if (partition.leader, &partition.isr) != (leader, &isr) {
+        if (partition.leader, &partition.isr, &partition.elr) != (leader, &isr, &elr) {
             partition.changes += 1;
             partition.leader_epoch += i32::from(partition.leader != leader);
-            (partition.leader, partition.isr) = (leader, isr);
+            (partition.leader, partition.isr, partition.elr) = (leader, isr, elr);
         }
     }
 
-    fn elect(&self, at: usize, isr: &[i32]) -> Option<i32> {
+    fn eligible(&self, at: usize, isr: &[i32], lost: Option<i32>) -> Vec<i32> {
+        let partition = &self.partitions[at];
+        let majority = partition.replicas.len() / 2 + 1;
+        let mut elr = partition.replicas.clone();
+        elr.retain(|one| partition.isr.contains(one) || partition.elr.contains(one));
+        elr.retain(|one| !isr.contains(one) && lost != Some(*one));
+        if isr.len() >= majority || self.version < 3 {
+            elr.clear();
+        }
+        elr
+    }
+
+    /// Who leads when these are in sync, and who is in sync then.
+    fn elect(&self, at: usize, isr: &[i32], elr: &[i32]) -> Option<(i32, Vec<i32>)> {
         let mut assigned = self.partitions[at].replicas.iter().copied();
-        assigned.find(|broker| isr.contains(broker) && self.is_active(*broker))
+        if !isr.is_empty() {
+            let leader = assigned.find(|one| isr.contains(one) && self.is_active(*one))?;
+            return Some((leader, isr.to_vec()));
+        }
+        let leader = assigned.find(|one| elr.contains(one) && self.is_active(*one))?;
+        Some((leader, vec![leader]))
+    }
+
+    /// `broker` may have lost something, and has not led since it fell silent.
+    fn lose(&mut self, broker: i32) {
+        for at in 0..self.partitions.len() {
+            let partition = self.partitions[at].clone();
+            if partition.replicas.contains(&broker) && partition.replicas.len() > 1 {
+                self.change(at, partition.leader, partition.isr, Some(broker));
+            }
+        }
     }
 
     /// `broker` goes: its leaderships first.
@@ -75,15 +107,16 @@ impl Twin {
             }
             let mut isr = partition.isr.clone();
             isr.retain(|other| *other != broker);
-            if isr.is_empty() {
+            if isr.is_empty() && self.version < 3 {
                 isr = vec![broker];
             }
             if partition.leader != Some(broker) {
-                self.change(at, partition.leader, isr);
+                self.change(at, partition.leader, isr, None);
             } else {
-                match self.elect(at, &isr) {
-                    Some(other) => self.change(at, Some(other), isr),
-                    None if goes == BrokerState::Fenced => self.change(at, None, isr),
+                let elr = self.eligible(at, &isr, None);
+                match self.elect(at, &isr, &elr) {
+                    Some((other, isr)) => self.change(at, Some(other), isr, None),
+                    None if goes == BrokerState::Fenced => self.change(at, None, isr, None),
                     None => {}
                 }
             }
@@ -93,6 +126,19 @@ impl Twin {
     fn fence(&mut self, broker: i32) {
         if self.states[&broker] != BrokerState::Fenced {
             self.leave(broker, BrokerState::Fenced);
+        }
+    }
+
+    /// It falls silent, and may have lost something by it: in one step, so that nobody is elected
+    /// between.
+    fn start_anew(&mut self, broker: i32, lossy: &[DirectoryId]) {
+        let before: Vec<i32> = self.partitions.iter().map(|one| one.changes).collect();
+        self.leave(broker, BrokerState::Fenced);
+        if !lossy.is_empty() {
+            self.lose(broker);
+        }
+        for (partition, before) in self.partitions.iter_mut().zip(before) {
+            partition.changes = partition.changes.min(before + 1);
         }
     }
 
@@ -109,15 +155,17 @@ impl Twin {
         self.states.insert(broker, BrokerState::Active);
         for at in 0..self.partitions.len() {
             let partition = self.partitions[at].clone();
-            if partition.replicas.contains(&broker) && partition.leader.is_none() {
-                let leader = self.elect(at, &partition.isr);
-                self.change(at, leader, partition.isr);
+            if partition.replicas.contains(&broker)
+                && partition.leader.is_none()
+                && let Some((leader, isr)) = self.elect(at, &partition.isr, &partition.elr)
+            {
+                self.change(at, Some(leader), isr, None);
             }
         }
     }
 }
 
-fn registration(broker: i32, start: u8) -> Registration {
+fn registration(broker: i32, start: u8, version: u16) -> Registration {
     Registration {
         broker: BrokerId(broker),
         incarnation: [start; 16],
@@ -127,7 +175,8 @@ fn registration(broker: i32, start: u8) -> Registration {
         directories: vec![DirectoryId([broker as u8; 16])],
         raft_id: Some(41 + broker as u64),
         software: "strandline/0.0.0".into(),
-        metadata_version_max: METADATA_VERSION,
+        metadata_version_max: version,
+        lossy: Vec::new(),
     }
 }
 
@@ -141,6 +190,7 @@ fn told(image: &Image) -> Vec<Partition> {
             .map(|replica| replica.broker.0)
             .collect(),
         isr: brokers(&partition.isr),
+        elr: brokers(&partition.elr),
         leader: partition.leader.map(|leader| leader.0),
         leader_epoch: partition.leader_epoch.0,
         changes: partition.partition_epoch.0,
@@ -178,11 +228,12 @@ impl Random {
 }
 
 /// Four brokers, all active, and partitions of one to three replicas, all in sync.
-fn start(random: &mut Random) -> (Cluster, Twin) {
+fn start(random: &mut Random, version: u16) -> (Cluster, Twin) {
     let (mut cluster, mut twin) = (Cluster::founded(), Twin::default());
+    twin.version = version;
     for broker in 1..=BROKERS {
         cluster
-            .propose(&Command::RegisterBroker(registration(broker, 0)))
+            .propose(&Command::RegisterBroker(registration(broker, 0, version)))
             .unwrap();
         cluster.propose(&unfence(&cluster, broker)).unwrap();
         twin.states.insert(broker, BrokerState::Active);
@@ -199,6 +250,7 @@ fn start(random: &mut Random) -> (Cluster, Twin) {
         .map(|replicas| Partition {
             replicas: replicas.clone(),
             isr: replicas.clone(),
+            elr: Vec::new(),
             leader: Some(replicas[0]),
             leader_epoch: 0,
             changes: 0,
@@ -268,12 +320,17 @@ fn step(random: &mut Random, cluster: &Cluster, twin: &mut Twin) -> (Command, Er
             let again = random.below(3) == 0;
             let start = if again { start } else { start.wrapping_add(1) };
             let leased = cluster.leased.contains(&id);
-            let command = Command::RegisterBroker(registration(broker, start));
+            let mut registration = registration(broker, start, twin.version);
+            if random.below(3) == 0 && twin.version >= 3 {
+                registration.lossy.clone_from(&registration.directories);
+            }
+            let lossy = registration.lossy.clone();
+            let command = Command::RegisterBroker(registration);
             if !again && leased {
                 return (command, ErrorCode::DUPLICATE_BROKER_REGISTRATION);
             }
             if !again {
-                twin.fence(broker);
+                twin.start_anew(broker, &lossy);
                 twin.starts.insert(broker, start);
             }
             (command, ErrorCode::NONE)
@@ -283,8 +340,18 @@ fn step(random: &mut Random, cluster: &Cluster, twin: &mut Twin) -> (Command, Er
 
 #[test]
 fn controller_and_twin_agree_about_brokers() {
+    agree(METADATA_VERSION);
+}
+
+/// As long as one broker knows no better, the last one in sync stays so.
+#[test]
+fn they_agree_in_the_second_version_too() {
+    agree(2);
+}
+
+fn agree(version: u16) {
     let mut random = Random::from_env();
-    let (mut cluster, mut twin) = start(&mut random);
+    let (mut cluster, mut twin) = start(&mut random, version);
     let (mut seen, mut leaderless) = (BTreeMap::new(), 0);
     for number in 0..3_000 {
         let leased = (1..=BROKERS).filter(|_| random.below(4) == 0);
@@ -336,7 +403,7 @@ fn controller_and_twin_agree_about_brokers() {
 #[test]
 fn a_decision_that_is_cut_off_is_made_good() {
     let mut random = Random::from_env();
-    let (mut cluster, mut twin) = start(&mut random);
+    let (mut cluster, mut twin) = start(&mut random, METADATA_VERSION);
     let mut cuts = 0;
     for _ in 0..600 {
         let (command, _) = step(&mut random, &cluster, &mut twin);
@@ -355,7 +422,7 @@ fn a_decision_that_is_cut_off_is_made_good() {
                 .controller
                 .decide(&image, &command, &nobody, &mut draw);
             apply_each(&mut image, &again.unwrap().records);
-            let everywhere = Command::ElectLeaders;
+            let everywhere = Command::FinishElections;
             let elected = cluster
                 .controller
                 .decide(&image, &everywhere, &nobody, &mut draw);
@@ -393,7 +460,11 @@ fn heartbeats_let_a_broker_in_and_out() {
     let mut cluster = Cluster::founded();
     for broker in 1..=2 {
         cluster
-            .propose(&Command::RegisterBroker(registration(broker, 0)))
+            .propose(&Command::RegisterBroker(registration(
+                broker,
+                0,
+                METADATA_VERSION,
+            )))
             .unwrap();
     }
     let (broker, epoch) = (BrokerId(2), epoch_of(&cluster, 2));
@@ -403,6 +474,8 @@ fn heartbeats_let_a_broker_in_and_out() {
         applied: Offset(applied),
         stopping,
         offline: Vec::new(),
+        recovering: false,
+        damaged: Vec::new(),
     };
     let due = |cluster: &Cluster, applied, stopping| {
         due_at_heartbeat(&cluster.image, &heartbeat(applied, stopping))
@@ -434,47 +507,11 @@ fn heartbeats_let_a_broker_in_and_out() {
     assert_eq!(cluster.image.version(), since, "nothing is left to move");
     // The old process is not heard any more once another one has registered.
     cluster
-        .propose(&Command::RegisterBroker(registration(2, 1)))
+        .propose(&Command::RegisterBroker(registration(
+            2,
+            1,
+            METADATA_VERSION,
+        )))
         .unwrap();
     assert_eq!(due(&cluster, 100, false), None);
-}
-
-#[test]
-fn the_first_replica_leads_again_when_it_is_asked_for() {
-    let (mut cluster, _) = start(&mut Random(7));
-    let topic = cluster.image.topic("t").unwrap().clone();
-    let (number, partition) = topic
-        .partitions()
-        .find(|(_, partition)| partition.replicas.len() == 1)
-        .unwrap();
-    let of = strandline_protocol::TopicPartition {
-        topic: topic.id,
-        partition: number,
-    };
-    let leader = partition.replicas[0].broker;
-    let prefer = Command::ElectPreferred {
-        partitions: vec![of],
-    };
-    let failure = |cluster: &mut Cluster| match cluster.propose(&prefer).unwrap() {
-        strandline_core::metadata::Reply::Elected(outcomes) => outcomes[0].1.error,
-        other => panic!("{other:?}"),
-    };
-    let before = cluster.image.version();
-    assert_eq!(failure(&mut cluster), ErrorCode::NONE);
-    assert_eq!(cluster.image.version(), before, "it leads already");
-    let epoch = cluster.image.broker(leader).unwrap().epoch;
-    cluster
-        .propose(&Command::FenceBroker {
-            broker: leader,
-            epoch,
-        })
-        .unwrap();
-    assert_eq!(failure(&mut cluster), ErrorCode::LEADER_NOT_AVAILABLE);
-    cluster
-        .propose(&Command::UnfenceBroker {
-            broker: leader,
-            epoch,
-        })
-        .unwrap();
-    assert_eq!(failure(&mut cluster), ErrorCode::NONE);
 }

@@ -97,6 +97,7 @@ fn registration() -> Command {
         raft_id: Some(42),
         software: "strandline/0.0.0".into(),
         metadata_version_max: METADATA_VERSION,
+        lossy: Vec::new(),
     })
 }
 

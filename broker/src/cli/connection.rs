@@ -1,6 +1,6 @@
 //! `--bootstrap`, the runtime of a command, and what a client's errors mean to a person.
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use clap::Args;
 use strandline_client::{Client, ClientError, ClientOptions, TopicDescription};
@@ -96,6 +96,25 @@ pub async fn describe(client: &Client, topic: &str) -> Result<TopicDescription, 
     })
 }
 
+/// The partitions that nobody leads now, among those of `only`; each is told on standard error.
+pub fn tell_leaderless(
+    topic: &TopicDescription,
+    only: Option<PartitionId>,
+) -> BTreeSet<PartitionId> {
+    let wanted = |id: PartitionId| only.is_none_or(|only| only == id);
+    let partitions = topic.partitions.iter();
+    let leaderless = partitions.filter(|it| it.leader.is_none() && wanted(it.id));
+    let leaderless: BTreeSet<_> = leaderless.map(|it| it.id).collect();
+    for partition in &leaderless {
+        eprintln!(
+            "warning: {} partition {partition} has no leader now; `strandline topic describe {}` \
+             tells who could lead it",
+            topic.name, topic.name
+        );
+    }
+    leaderless
+}
+
 /// Holds a partition that was asked for against those that the topic has.
 ///
 /// # Errors
@@ -168,6 +187,7 @@ fn is_usage(error: &ClientError) -> bool {
             ErrorCode::INVALID_CONFIG,
             ErrorCode::INVALID_TOPIC,
             ErrorCode::INVALID_REPLICATION_FACTOR,
+            ErrorCode::INVALID_REPLICA_ASSIGNMENT,
         ]
         .contains(code),
         _ => false,
@@ -205,6 +225,15 @@ fn remedy(error: &ClientError) -> Option<&'static str> {
         | ErrorCode::VOTER_NOT_FOUND
         | ErrorCode::BROKER_ID_NOT_REGISTERED => {
             Some("`strandline cluster describe` shows who votes, lives and keeps what")
+        }
+        ErrorCode::INVALID_REPLICATION_FACTOR | ErrorCode::INVALID_REPLICA_ASSIGNMENT => {
+            Some("`strandline cluster describe` shows the brokers that there are")
+        }
+        ErrorCode::NO_REASSIGNMENT_IN_PROGRESS => {
+            Some("`strandline topic describe` shows what is on its way")
+        }
+        ErrorCode::NOT_ENOUGH_REPLICAS | ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE => {
+            Some("`strandline cluster health` tells which brokers are missing")
         }
         ErrorCode::INCONSISTENT_CLUSTER_ID => {
             Some("all addresses of --bootstrap must be brokers of one cluster")

@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     os::fd::AsFd,
     thread,
+    time::Duration,
 };
 
 use clap::Args;
@@ -18,7 +19,7 @@ use strandline_protocol::{Offset, PartitionId, messages::OffsetQuery};
 use tokio::sync::oneshot;
 
 use super::{
-    connection::{ConnectionArguments, check_partition, describe},
+    connection::{ConnectionArguments, check_partition, describe, tell_leaderless},
     error::CommandError,
     position::Position,
     template::{Shown, Template},
@@ -30,6 +31,7 @@ Examples:
   strandline consume logs --exit-at-end > copy.log
   strandline consume logs --from -10                       the last ten records of each partition
   strandline consume logs --from 2026-11-23T08:00:00Z --format '%T %p@%o %k: %v'
+  strandline consume logs --rack west                      read from a replica nearby
 
 Format: %t topic, %p partition, %o offset, %T time, %h headers, %k key, %v value, %% a percent sign;
 \\n \\t \\r \\0 \\\\ are escapes. A newline follows each record unless the format ends in \\n
@@ -56,6 +58,10 @@ pub struct ConsumeArguments {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
+    /// Where this runs, as the brokers' `rack` names it: a replica in sync there is read instead of
+    /// the leader, where there is one.
+    #[arg(long, value_name = "RACK")]
+    pub rack: Option<String>,
     /// Stop after so many records.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_messages: Option<u64>,
@@ -66,6 +72,9 @@ pub struct ConsumeArguments {
     #[arg(long, value_name = "FORMAT", default_value = "%v")]
     pub format: Template,
 }
+
+/// How often it is looked whether partitions that nobody led have a leader now.
+const LOOK_FOR_LEADERS_EVERY: Duration = Duration::from_secs(1);
 
 /// How much is gathered for one write to standard output.
 const WRITE_BYTES: usize = 1 << 20;
@@ -83,21 +92,39 @@ impl ConsumeArguments {
             self.check_offset(&client.admin(), partition, offset)
                 .await?;
         }
-        let mut consumer = client.consumer(ConsumerOptions::default())?;
-        let start = start_at(self.from);
-        match partition {
-            Some(partition) => consumer.assign(&[(&self.topic, partition, start)]).await?,
-            None => consumer.assign_topic(&self.topic, start).await?,
-        }
+        let mut consumer = client.consumer(ConsumerOptions {
+            rack: self.rack.clone(),
+            ..ConsumerOptions::default()
+        })?;
+        // What nobody leads does not keep the others from being read: it is read once it is led.
+        let mut missing = tell_leaderless(&topic, partition);
+        let partitions = topic.partitions.iter().map(|it| it.id);
+        let wanted = partitions.filter(|id| partition.is_none_or(|only| only == *id));
+        let led: Vec<_> = wanted.filter(|id| !missing.contains(id)).collect();
+        self.assign(&mut consumer, &led).await?;
         let mut gaps = Gaps::new(&consumer.positions());
         let mut sink = Sink::open()?;
         let mut left = self.max_messages.unwrap_or(u64::MAX);
         let mut reader_gone = reader_gone();
+        let mut look = tokio::time::interval(LOOK_FOR_LEADERS_EVERY);
         while left > 0 {
             let polled = tokio::select! {
                 biased;
                 polled = self.poll(&mut consumer) => polled?,
                 _ = &mut reader_gone => return Err(CommandError::closed_pipe()),
+                _ = look.tick(), if !missing.is_empty() => {
+                    let now = describe(&client, &self.topic).await?;
+                    let is_led = |id: &PartitionId| {
+                        now.partitions.iter().any(|it| it.id == *id && it.leader.is_some())
+                    };
+                    let found: Vec<_> = missing.iter().copied().filter(is_led).collect();
+                    if !found.is_empty() {
+                        self.assign(&mut consumer, &found).await?;
+                        gaps = Gaps::new(&consumer.positions());
+                        missing.retain(|id| !found.contains(id));
+                    }
+                    continue;
+                }
             };
             let Some(records) = polled else {
                 break;
@@ -108,7 +135,32 @@ impl ConsumeArguments {
             sink.flush()?;
             written?;
         }
+        if self.exit_at_end && left > 0 && !missing.is_empty() {
+            let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+            let missing = missing.join(", ");
+            let error = format!("partitions {missing} were not read: nobody leads them now");
+            return Err(CommandError::failure(error)
+                .hint("`strandline cluster health` tells what is wrong, and what to do"));
+        }
         Ok(())
+    }
+
+    /// Reads these partitions, too, from where it was asked to begin; the others go on.
+    async fn assign(
+        &self,
+        consumer: &mut Consumer,
+        partitions: &[PartitionId],
+    ) -> Result<(), ClientError> {
+        let reading = consumer.positions();
+        let start = start_at(self.from);
+        let new = partitions
+            .iter()
+            .map(|id| (self.topic.as_str(), *id, start));
+        let reading = reading
+            .iter()
+            .map(|it| (&*it.topic, it.partition, StartAt::Offset(it.offset)));
+        let all: Vec<_> = reading.chain(new).collect();
+        consumer.assign(&all).await
     }
 
     /// Holds the offset to begin at against what the partitions hold.
@@ -118,12 +170,13 @@ impl ConsumeArguments {
         only: Option<PartitionId>,
         offset: Offset,
     ) -> Result<(), CommandError> {
-        let starts = admin
-            .list_offsets(&self.topic, OffsetQuery::Earliest)
-            .await?;
-        let ends = admin.list_offsets(&self.topic, OffsetQuery::Latest).await?;
-        for (start, end) in starts.iter().zip(&ends) {
-            let (Some(first), Some(last)) = (start.offset, end.offset) else {
+        let starts = admin.list_offsets_of_led(&self.topic, OffsetQuery::Earliest);
+        let starts = starts.await?;
+        let ends = admin.list_offsets_of_led(&self.topic, OffsetQuery::Latest);
+        let ends = ends.await?;
+        for start in &starts {
+            let end = ends.iter().find(|end| end.partition == start.partition);
+            let (Some(first), Some(last)) = (start.offset, end.and_then(|end| end.offset)) else {
                 continue;
             };
             let wanted = only.is_none_or(|only| only == start.partition);

@@ -81,6 +81,11 @@ impl CommandError {
         }
     }
 
+    /// What went wrong, without what to do about it.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The command did not succeed.
     pub fn failure(message: impl Into<String>) -> Self {
         Self {

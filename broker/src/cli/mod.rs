@@ -7,6 +7,7 @@
 //! application does. Only `log` opens files, and those of a broker that is stopped.
 
 mod bench;
+mod broker;
 mod cluster;
 mod connection;
 mod consume;
@@ -38,6 +39,7 @@ Examples:
   strandline produce logs --file app.log             one record a line
   strandline consume logs --exit-at-end
   strandline cluster health                          is all well, and what to do if not
+  strandline broker drain 2                          before maintenance of broker 2
   strandline bench produce --topic bench
 
 Exit codes: 0 success, 1 failure, 2 wrong use. Errors are one line on standard error and a hint.";
@@ -65,6 +67,8 @@ enum Command {
     Offsets(offsets::OffsetsArguments),
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    #[command(subcommand)]
+    Broker(broker::BrokerCommand),
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     #[command(subcommand)]
@@ -102,6 +106,7 @@ fn dispatch(arguments: Arguments) -> Result<(), CommandError> {
         Command::Consume(consume) => connection.block_on(consume.run(&connection)),
         Command::Offsets(offsets) => connection.block_on(offsets.run(&connection)),
         Command::Cluster(cluster) => connection.block_on(cluster.run(&connection)),
+        Command::Broker(broker) => connection.block_on(broker.run(&connection)),
         Command::Bench(bench) => bench.run(&connection),
         Command::Log(log) => log.run(),
     }

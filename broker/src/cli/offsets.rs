@@ -6,7 +6,7 @@ use strandline_client::ListedPartition;
 use strandline_protocol::{ids::Timestamp, messages::OffsetQuery};
 
 use super::{
-    connection::ConnectionArguments,
+    connection::{ConnectionArguments, describe, tell_leaderless},
     error::CommandError,
     output::{OutputArguments, OutputFormat, Rows, print_json},
     position::{parse_time, show_time},
@@ -53,17 +53,15 @@ impl OffsetsArguments {
     /// # Errors
     /// If the topic cannot be asked about.
     pub async fn run(self, connection: &ConnectionArguments) -> Result<(), CommandError> {
-        let admin = connection.connect().await?.admin();
-        let starts = admin
-            .list_offsets(&self.topic, OffsetQuery::Earliest)
-            .await?;
-        let ends = admin.list_offsets(&self.topic, OffsetQuery::Latest).await?;
+        let client = connection.connect().await?;
+        // What nobody leads is told of, and not waited for.
+        tell_leaderless(&describe(&client, &self.topic).await?, None);
+        let admin = client.admin();
+        let look_up = async |query| admin.list_offsets_of_led(&self.topic, query).await;
+        let starts = look_up(OffsetQuery::Earliest).await?;
+        let ends = look_up(OffsetQuery::Latest).await?;
         let found = match self.at {
-            Some(time) => Some(
-                admin
-                    .list_offsets(&self.topic, OffsetQuery::At(time))
-                    .await?,
-            ),
+            Some(time) => Some(look_up(OffsetQuery::At(time)).await?),
             None => None,
         };
         let rows = rows(&starts, &ends, found.as_deref());

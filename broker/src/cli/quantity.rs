@@ -54,6 +54,11 @@ pub fn thousands(value: u64) -> String {
     text
 }
 
+/// A number of milliseconds as seconds with one digit behind the point.
+pub fn seconds(milliseconds: u64) -> String {
+    format!("{}.{} s", milliseconds / 1_000, milliseconds % 1_000 / 100)
+}
+
 /// A number of bytes with a decimal unit: 512 B, 1.5 kB, 2.0 GB.
 pub fn bytes(value: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];

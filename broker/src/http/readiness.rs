@@ -46,7 +46,12 @@ impl Readiness {
     /// Not ready: the broker starts, and waits for what `reason` says.
     pub fn waits(&self, reason: impl Into<String>) {
         let mut state = self.state.lock();
-        if matches!(*state, State::Starting | State::Waiting(_)) {
+        let may_wait = match *state {
+            State::Starting | State::Waiting(_) => true,
+            State::Recovering { done, of } => done == of,
+            State::Ready | State::Ended(_) => false,
+        };
+        if may_wait {
             *state = State::Waiting(reason.into());
         }
     }

@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 use strandline_client::{ClientError, connection::Connection};
 use strandline_core::leases::{HEARTBEAT, OwnLease, SESSION};
 use strandline_protocol::{
-    BrokerEpoch, BrokerId, DirectoryId, ErrorCode,
-    messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, Failure, Purpose},
+    BrokerEpoch, BrokerId, DirectoryId, ErrorCode, TopicPartition,
+    messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, Failure, PartitionName, Purpose},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -35,6 +35,9 @@ use super::{MetadataLog, lessor::is_alone, member::ControllerAt};
 /// How many heartbeats may be unanswered at once: one more than what a slow answer needs.
 const IN_FLIGHT_MAX: usize = 2;
 
+/// How many damaged partitions a heartbeat tells of.
+const DAMAGED_PER_HEARTBEAT_MAX: usize = 1_000;
+
 /// What a broker knows of its own lease.
 pub(super) struct Own {
     base: Instant,
@@ -43,6 +46,8 @@ pub(super) struct Own {
     until_us: AtomicU64,
     epoch: watch::Sender<Option<BrokerEpoch>>,
     failed: Mutex<BTreeSet<DirectoryId>>,
+    damaged: Mutex<BTreeSet<TopicPartition>>,
+    recovering: AtomicBool,
     stopping: AtomicBool,
     may_stop: watch::Sender<bool>,
     renewals: AtomicU64,
@@ -76,6 +81,8 @@ impl Own {
             until_us: AtomicU64::new(0),
             epoch: watch::Sender::new(None),
             failed: Mutex::default(),
+            damaged: Mutex::default(),
+            recovering: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             may_stop: watch::Sender::new(false),
             renewals: AtomicU64::new(0),
@@ -88,6 +95,16 @@ impl Own {
     /// A data directory of this broker has failed.
     pub(super) fn directory_failed(&self, directory: DirectoryId) {
         self.failed.lock().insert(directory);
+    }
+
+    /// As many as a heartbeat tells of at once; the next ones once these are whole again.
+    fn damaged(&self) -> Vec<PartitionName> {
+        let damaged = self.damaged.lock();
+        let names = damaged.iter().map(|of| PartitionName {
+            topic_id: of.topic,
+            partition: of.partition,
+        });
+        names.take(DAMAGED_PER_HEARTBEAT_MAX).collect()
     }
 
     /// The epoch under which this broker has registered.
@@ -212,6 +229,28 @@ impl Own {
 }
 
 impl MetadataLog {
+    /// This broker opens its logs from now on: where there are others, it is not let in before
+    /// [`MetadataLog::recovered`]. To be called before it registers.
+    pub fn recovers(&self) {
+        self.own.recovering.store(true, Ordering::Release);
+    }
+
+    /// Every log is open, or is known not to be: this broker may lead.
+    pub fn recovered(&self) {
+        self.own.recovering.store(false, Ordering::Release);
+    }
+
+    /// The copy of a partition on this broker cannot be trusted: the controller takes it out where
+    /// another one has everything.
+    pub fn partition_damaged(&self, of: TopicPartition) {
+        self.own.damaged.lock().insert(of);
+    }
+
+    /// The copy of a partition on this broker is whole again, or gone.
+    pub fn partition_repaired(&self, of: TopicPartition) {
+        self.own.damaged.lock().remove(&of);
+    }
+
     /// Whether this broker has not been let in yet, or was told that it is fenced.
     ///
     /// A lease that is over because nobody renewed it does not count: as long as there is no
@@ -219,6 +258,12 @@ impl MetadataLog {
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         self.own.until_us.load(Ordering::Acquire) == 0
+    }
+
+    /// The epoch under which this broker has registered; none before that.
+    #[must_use]
+    pub fn broker_epoch(&self) -> Option<BrokerEpoch> {
+        *self.own.epoch.borrow()
     }
 
     /// What the own lease tells for a scrape.
@@ -270,6 +315,8 @@ impl MetadataLog {
             applied: self.image().version(),
             stopping: self.own.stopping.load(Ordering::Acquire),
             offline: self.own.failed.lock().iter().copied().collect(),
+            recovering: self.own.recovering.load(Ordering::Acquire),
+            damaged: self.own.damaged(),
         };
         let sent = Instant::now();
         match (self.controller(), self.peers.clone()) {

@@ -25,6 +25,7 @@ impl MetadataLog {
     pub fn describe(&self, me: BrokerId) -> DescribeClusterResponse {
         let image = self.image();
         let partitions = count(image.partition_count());
+        let lack = image.lack_of_replicas();
         DescribeClusterResponse {
             cluster_id: image.cluster(),
             answered_by: me,
@@ -43,6 +44,8 @@ impl MetadataLog {
             topics: count(image.topic_count()),
             partitions,
             partitions_without_leader: count(image.leaderless_count()),
+            partitions_under_replicated: count(lack.under_replicated),
+            partitions_under_min_isr: count(lack.under_min_isr),
         }
     }
 
@@ -136,6 +139,7 @@ impl MetadataLog {
             },
             lease_ms: lease.and_then(|(left, _)| u64::try_from(left.as_millis()).ok()),
             applied: lease.and_then(|(_, applied)| applied),
+            duty: broker.duty,
             leads: count(image.led_count(id)),
             keeps: count(image.kept_count(id)),
         }

@@ -165,11 +165,20 @@ impl MetadataLog {
                 let wanted = |response: ChangeVotersResponse| Reply::VotersWanted(response.voters);
                 ask(connection, request, wanted).await
             }
+            Command::AlterPartitions(request) => {
+                ask(connection, request, Reply::AlterPartitions).await
+            }
+            Command::ElectLeaders(request) => ask(connection, request, Reply::Elected).await,
+            Command::ReassignPartitions(request) => {
+                ask(connection, request, Reply::Reassigned).await
+            }
+            Command::DrainBroker(request) => ask(connection, request, Reply::Drained).await,
             Command::FenceBroker { .. }
             | Command::UnfenceBroker { .. }
             | Command::StopBroker { .. }
-            | Command::ElectLeaders
-            | Command::ElectPreferred { .. } => Attempt::Refused(Failure::new(
+            | Command::TakeOut { .. }
+            | Command::FinishElections
+            | Command::BalanceLeaders => Attempt::Refused(Failure::new(
                 ErrorCode::NOT_CONTROLLER,
                 "the controller decides this by itself",
             )),

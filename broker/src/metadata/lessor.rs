@@ -22,17 +22,18 @@ use strandline_core::{
     metadata::{BrokerState, Command, Image},
 };
 use strandline_protocol::{
-    BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset,
+    BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, TopicPartition,
     messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, Failure, Purpose},
 };
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
     MetadataLog,
+    losses::{Losses, News},
     peers::{PeerError, Peers},
 };
 
@@ -50,6 +51,12 @@ enum Process {
     StoodStill,
 }
 
+/// How often leaders are given to where they are preferred, as Kafka does.
+const BALANCE_EVERY: Duration = Duration::from_secs(300);
+
+/// How long after a call that failed the next one follows.
+const CALL_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
 /// How long a new controller waits for everybody whom it calls on.
 const CALL_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -61,6 +68,8 @@ pub(super) struct Lessor {
     abdicated: AtomicBool,
     /// Something is due before the next look.
     news: Notify,
+    /// The brokers that told of damaged copies last.
+    damaged: Mutex<BTreeSet<BrokerId>>,
 }
 
 /// The leases of one term.
@@ -74,6 +83,9 @@ struct Tenure {
     stopping_at: BTreeMap<BrokerId, Offset>,
     wishes: BTreeSet<Wish>,
     visits: BTreeMap<BrokerId, Visit>,
+    losses: Losses,
+    /// When leaders were last given to where they are preferred.
+    balanced: Duration,
 }
 
 /// What is to be proposed.
@@ -82,12 +94,15 @@ enum Wish {
     Fence(BrokerId, BrokerEpoch),
     Unfence(BrokerId, BrokerEpoch),
     Stop(BrokerId, BrokerEpoch),
+    TakeOut(BrokerId, BrokerEpoch),
+    Balance,
 }
 
 /// How the controller looks after one broker.
 enum Visit {
     Calling,
     Connected(Connection),
+    /// Called again then.
     Failed(Duration),
 }
 
@@ -98,6 +113,7 @@ impl Lessor {
             tenure: Mutex::new(None),
             abdicated: AtomicBool::new(false),
             news: Notify::new(),
+            damaged: Mutex::default(),
         })
     }
 
@@ -140,13 +156,18 @@ impl Lessor {
         let fenced = granted == Heartbeat::Fenced;
         let known = image.broker(broker).filter(|known| known.epoch == epoch);
         let state = known.map(|known| known.state);
-        if fenced && state == Some(BrokerState::Fenced) && !request.stopping {
+        let may_begin = !request.stopping && !request.recovering;
+        if fenced && state == Some(BrokerState::Fenced) && may_begin {
             // It follows its fencing: what it led before, it knows to be others'.
             let since = *tenure.fenced_at.entry(broker).or_insert(image.version());
             if request.applied >= since {
                 tenure.wishes.insert(Wish::Unfence(broker, epoch));
                 self.news.notify_one();
             }
+        }
+        if known.is_some() && tenure.losses.reported(image, request) == News::Due {
+            tenure.wishes.insert(Wish::TakeOut(broker, epoch));
+            self.news.notify_one();
         }
         let mut may_stop = false;
         if request.stopping {
@@ -218,6 +239,8 @@ impl Lessor {
             stopping_at: BTreeMap::new(),
             wishes: BTreeSet::new(),
             visits: BTreeMap::new(),
+            losses: Losses::default(),
+            balanced: self.now(),
         });
     }
 
@@ -240,7 +263,32 @@ impl Lessor {
         if let Some(expired) = tenure.leases.expired(now) {
             return Some(Wish::Fence(expired.broker, expired.epoch));
         }
+        if now.saturating_sub(tenure.balanced) >= BALANCE_EVERY {
+            tenure.balanced = now;
+            tenure.wishes.insert(Wish::Balance);
+        }
         tenure.wishes.pop_first()
+    }
+
+    /// The command that grants a wish.
+    fn command(&self, wish: Wish) -> Command {
+        match wish {
+            Wish::Fence(broker, epoch) => Command::FenceBroker { broker, epoch },
+            Wish::Unfence(broker, epoch) => Command::UnfenceBroker { broker, epoch },
+            Wish::Stop(broker, epoch) => Command::StopBroker { broker, epoch },
+            Wish::TakeOut(broker, epoch) => {
+                let mut tenure = self.tenure.lock();
+                let losses = tenure.as_mut().and_then(|tenure| tenure.losses.ask(broker));
+                let (directories, partitions) = losses.unwrap_or_default();
+                Command::TakeOut {
+                    broker,
+                    epoch,
+                    directories,
+                    partitions,
+                }
+            }
+            Wish::Balance => Command::BalanceLeaders,
+        }
     }
 
     /// A proposal is committed; the image that reflects it has `version`.
@@ -262,6 +310,8 @@ impl Lessor {
             Wish::Stop(broker, _) => {
                 tenure.stopping_at.insert(broker, version);
             }
+            Wish::TakeOut(broker, epoch) => tenure.losses.taken_out(broker, epoch),
+            Wish::Balance => {}
         }
     }
 
@@ -282,7 +332,7 @@ impl Lessor {
                 None => false,
                 Some(Visit::Calling) => true,
                 Some(Visit::Connected(connection)) => !connection.is_closed(),
-                Some(Visit::Failed(at)) => now < at.saturating_add(LOOK_EVERY),
+                Some(Visit::Failed(until)) => now < *until,
             };
             if id != me && !rests {
                 tenure.visits.insert(id, Visit::Calling);
@@ -294,7 +344,7 @@ impl Lessor {
 
     /// How a call has ended.
     fn visited(
-        &self,
+        self: &Arc<Self>,
         broker: BrokerId,
         epoch: BrokerEpoch,
         outcome: Result<Connection, PeerError>,
@@ -305,16 +355,54 @@ impl Lessor {
             return;
         };
         let visit = match outcome {
-            Ok(connection) => Visit::Connected(connection),
+            Ok(connection) => {
+                // Whoever dies is called again at once, and found to be gone.
+                let (closed, lessor) = (connection.closed(), Arc::clone(self));
+                tokio::spawn(async move {
+                    closed.await;
+                    lessor.news.notify_one();
+                });
+                Visit::Connected(connection)
+            }
             Err(error) => {
                 if is_refused(&error) {
                     tenure.leases.connection_refused(broker, epoch, now);
                     self.news.notify_one();
                 }
-                Visit::Failed(now)
+                let broke = matches!(error, PeerError::Client(_)) && !is_refused(&error);
+                let pause = if broke {
+                    self.look_again();
+                    CALL_AGAIN_AFTER
+                } else {
+                    LOOK_EVERY
+                };
+                Visit::Failed(now.saturating_add(pause))
             }
         };
         tenure.visits.insert(broker, visit);
+    }
+}
+
+impl Lessor {
+    /// Whether a heartbeat tells of damaged copies, or that there are none any more.
+    fn tells_of_damage(&self, heartbeat: &BrokerHeartbeatRequest) -> bool {
+        let (mut damaged, broker) = (self.damaged.lock(), heartbeat.broker_id);
+        if heartbeat.damaged.is_empty() {
+            damaged.remove(&broker)
+        } else {
+            damaged.insert(broker);
+            true
+        }
+    }
+
+    /// A process that dies may take a connection before its address refuses any: so whoever could
+    /// not be called is called again soon.
+    fn look_again(self: &Arc<Self>) {
+        let lessor = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep(CALL_AGAIN_AFTER).await;
+            lessor.news.notify_one();
+        });
     }
 }
 
@@ -350,8 +438,20 @@ impl MetadataLog {
         &self,
         request: &BrokerHeartbeatRequest,
     ) -> Result<BrokerHeartbeatResponse, Failure> {
-        for directory in &request.offline {
-            self.controller.lock().directory_failed(*directory);
+        let image = self.image();
+        let known = image.broker(request.broker_id);
+        if known.is_some_and(|known| known.epoch == request.broker_epoch) {
+            for directory in &request.offline {
+                self.controller.lock().directory_failed(*directory);
+            }
+            if self.lessor.tells_of_damage(request) {
+                let copies = request.damaged.iter().map(|name| TopicPartition {
+                    topic: name.topic_id,
+                    partition: name.partition,
+                });
+                let mut controller = self.controller.lock();
+                controller.copies_damaged(request.broker_id, copies.collect());
+            }
         }
         if !self.has_quorum() {
             return Err(Failure::new(
@@ -359,7 +459,7 @@ impl MetadataLog {
                 "this broker is not the controller, or has not heard of a majority: retry",
             ));
         }
-        self.lessor.heartbeat(request, &self.image())
+        self.lessor.heartbeat(request, &image)
     }
 
     /// Holds the leases while this broker is the controller. Runs for as long as the quorum does.
@@ -406,13 +506,6 @@ impl MetadataLog {
         if is_new || process == Process::StoodStill {
             self.lessor.take_over(term, &self.image());
         }
-        if is_new {
-            tracing::info!(%term, "this broker is the controller");
-            // What the controller before has left undone.
-            if let Err(failure) = self.propose_here(Command::ElectLeaders).await {
-                tracing::debug!("elections are not finished: {}", failure.message);
-            }
-        }
         let mut calls = JoinSet::new();
         for (broker, epoch) in self.lessor.to_visit(&self.image(), peers.me().broker) {
             let (peers, lessor) = (peers.clone(), Arc::clone(&self.lessor));
@@ -422,29 +515,43 @@ impl MetadataLog {
             });
         }
         if is_new {
-            // Who died with the controller before is noticed before anything is placed on it.
-            let all = async { while calls.join_next().await.is_some() {} };
-            let _ = timeout(CALL_PATIENCE, all).await;
+            tracing::info!(%term, "this broker is the controller");
+            let deadline = Instant::now() + CALL_PATIENCE;
+            // What the controller before has left undone.
+            if let Err(failure) = self.propose_here(Command::FinishElections).await {
+                tracing::debug!("elections are not finished: {}", failure.message);
+            }
+            // Who died with the controller before is noticed before anything is placed on it, and
+            // waits for nobody who is slow to answer.
+            while let Ok(Some(_)) = timeout_at(deadline, calls.join_next()).await {
+                let _ = self.grant_wishes().await;
+            }
         }
         calls.detach_all();
+        if self.grant_wishes().await.is_ok() {
+            self.lessor.settle();
+        }
+    }
+
+    /// Proposes what is due, one after the other.
+    ///
+    /// # Errors
+    /// The first refusal. It is looked at again later; a wish comes back with the next heartbeat.
+    async fn grant_wishes(&self) -> Result<(), Failure> {
         while let Some(wish) = self.lessor.next_wish(&self.image()) {
-            let command = match wish {
-                Wish::Fence(broker, epoch) => Command::FenceBroker { broker, epoch },
-                Wish::Unfence(broker, epoch) => Command::UnfenceBroker { broker, epoch },
-                Wish::Stop(broker, epoch) => Command::StopBroker { broker, epoch },
-            };
-            match self.propose_here(command).await {
+            match self.propose_here(self.lessor.command(wish)).await {
                 Ok(_) => {
-                    tracing::info!("{wish:?} is done");
+                    if wish != Wish::Balance {
+                        tracing::info!("{wish:?} is done");
+                    }
                     self.lessor.done(wish, self.image().version());
                 }
                 Err(failure) => {
                     tracing::debug!("{wish:?} is not done: {}", failure.message);
-                    // Looked at again later; a wish comes back with the next heartbeat.
-                    return;
+                    return Err(failure);
                 }
             }
         }
-        self.lessor.settle();
+        Ok(())
     }
 }

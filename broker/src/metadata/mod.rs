@@ -15,6 +15,7 @@ mod describe;
 mod error;
 mod forward;
 mod lessor;
+mod losses;
 mod member;
 mod own_log;
 mod peers;
@@ -172,6 +173,7 @@ impl MetadataLog {
             vote,
             cluster: options.membership.cluster,
             flushing: options.flushing,
+            company,
             snapshots: snapshots.clone(),
             purged,
             appended,

@@ -364,6 +364,7 @@ mod tests {
             raft_id: Some(raft_id),
             software: String::new(),
             metadata_version_max: METADATA_VERSION,
+            lossy: Vec::new(),
         }
     }
 

@@ -321,6 +321,7 @@ impl MetadataLog {
             directories: registration.directories.clone(),
             software: registration.software.clone(),
             metadata_version_max: registration.metadata_version_max,
+            lossy: registration.lossy.clone(),
         }
     }
 }
@@ -336,5 +337,6 @@ fn registration_of(request: &RegisterBrokerRequest) -> Registration {
         raft_id: Some(request.raft_id),
         software: request.software.clone(),
         metadata_version_max: request.metadata_version_max,
+        lossy: request.lossy.clone(),
     }
 }

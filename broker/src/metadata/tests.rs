@@ -326,6 +326,7 @@ fn registration(id: RaftId) -> Registration {
         raft_id: Some(id.0),
         software: "strandline/0.0.0".into(),
         metadata_version_max: METADATA_VERSION,
+        lossy: Vec::new(),
     }
 }
 

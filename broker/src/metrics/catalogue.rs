@@ -104,6 +104,39 @@ catalogue! {
         ["topic", "partition"],
         "Segments of the partition.";
 
+    REPLICAS = "strandline_replicas", Gauge, "replicas", ["role"],
+        "Replicas on this broker by role: leader, follower, idle (of a partition that nobody \
+         leads).";
+    REPLICA_LAG = "strandline_replica_lag_records", Gauge, "records",
+        ["topic", "partition", "follower"],
+        "Records that a follower lacks, as the leader of the partition knows; told by the leader.";
+    REPLICA_BEHIND = "strandline_replica_lag_seconds", Gauge, "seconds",
+        ["topic", "partition", "follower"],
+        "Time since a follower last had all that its leader had; 0 while it has.";
+    UNDER_REPLICATED = "strandline_partitions_under_replicated", Gauge, "partitions", [],
+        "Partitions of the cluster that have fewer replicas in sync than they are to have, as far \
+         as this broker follows the metadata.";
+    UNDER_MIN_ISR = "strandline_partitions_under_min_isr", Gauge, "partitions", [],
+        "Partitions of the cluster that take no acks=all writes, as fewer replicas are in sync \
+         than `min.insync.replicas`; as far as this broker follows the metadata.";
+    ISR_SHRINKS = "strandline_isr_shrinks_total", Counter, "changes", [],
+        "Times that a partition led by this broker lost a replica from its in-sync replicas.";
+    ISR_EXPANDS = "strandline_isr_expands_total", Counter, "changes", [],
+        "Times that a replica came back in sync with a partition led by this broker.";
+    ELECTIONS = "strandline_leader_elections_total", Counter, "elections", [],
+        "Times that this broker became the leader of a partition, or leads it under a new epoch.";
+    REPLICATION_IN = "strandline_replication_fetched_bytes_total", Counter, "bytes", [],
+        "Bytes of record batches that this broker fetched from leaders and appended.";
+    REPLICATION_OUT = "strandline_replication_served_bytes_total", Counter, "bytes", [],
+        "Bytes of record batches that this broker served to followers.";
+    FETCH_SESSIONS = "strandline_fetch_sessions", Gauge, "sessions", [],
+        "Followers that have a fetch session with this broker.";
+    TRUNCATIONS = "strandline_replica_truncations_total", Counter, "truncations", [],
+        "Times that a replica on this broker had diverged from its leader and was cut.";
+    REPAIRS = "strandline_replica_repairs_total", Counter, "repairs", ["outcome"],
+        "Damaged ranges of records on this broker that were fetched again from another replica: \
+         repaired, or failed (no replica had them).";
+
     FLUSH = "strandline_log_flush_seconds", Histogram, "seconds", ["directory"],
         "Time of one flush of a partition's log to its disk (fdatasync).";
     DIRECTORY_ONLINE = "strandline_directory_online", Gauge, "0 or 1", ["directory"],

@@ -56,6 +56,29 @@ impl Refusal {
     }
 }
 
+/// Handles of replication, for leaders and for followers.
+#[derive(Clone, Debug)]
+pub struct ReplicationMetrics {
+    /// A leader takes over a smaller ISR from the metadata: add one.
+    pub isr_shrinks: Counter,
+    /// A leader takes over a larger one: add one.
+    pub isr_expands: Counter,
+    /// This broker begins to lead a partition: add one.
+    pub elections: Counter,
+    /// A follower has appended: add the bytes of its batches.
+    pub bytes_in: Counter,
+    /// A leader has answered a follower: add the bytes of the batches.
+    pub bytes_out: Counter,
+    /// A leader's open fetch sessions: increment when one opens, decrement when it goes.
+    pub sessions: Gauge,
+    /// A follower's log was cut because it had diverged: add one.
+    pub truncations: Counter,
+    /// A damaged range was fetched again and written back: add one.
+    pub repaired: Counter,
+    /// No replica could give a damaged range: add one.
+    pub repair_failed: Counter,
+}
+
 /// An open connection counts for as long as this is held.
 #[derive(Debug)]
 pub struct OpenConnection {

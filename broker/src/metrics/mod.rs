@@ -26,15 +26,18 @@ use strandline_protocol::api::{APIS, ApiKey};
 use strandline_protocol::error::ErrorCode;
 
 use catalogue::{
-    BUILD, CATALOGUE, CONNECTIONS, CONNECTIONS_ACCEPTED, CONNECTIONS_REFUSED, FETCH_RESPONSE,
-    FLUSH, Kind, Metric, PRODUCE_BATCH, REQUEST_ERRORS, REQUEST_PHASE, REQUESTS, TOPIC_BYTES_IN,
-    TOPIC_BYTES_OUT, TOPIC_RECORDS_IN, TOPIC_RECORDS_OUT,
+    BUILD, CATALOGUE, CONNECTIONS, CONNECTIONS_ACCEPTED, CONNECTIONS_REFUSED, ELECTIONS,
+    FETCH_RESPONSE, FETCH_SESSIONS, FLUSH, ISR_EXPANDS, ISR_SHRINKS, Kind, Metric, PRODUCE_BATCH,
+    REPAIRS, REPLICATION_IN, REPLICATION_OUT, REQUEST_ERRORS, REQUEST_PHASE, REQUESTS,
+    TOPIC_BYTES_IN, TOPIC_BYTES_OUT, TOPIC_RECORDS_IN, TOPIC_RECORDS_OUT, TRUNCATIONS,
 };
 pub use handles::{
-    ApiMetrics, ConnectionMetrics, DirectoryMetrics, OpenConnection, Refusal, TopicMetrics,
+    ApiMetrics, ConnectionMetrics, DirectoryMetrics, OpenConnection, Refusal, ReplicationMetrics,
+    TopicMetrics,
 };
 pub use scrape::{
-    ClusterFigures, DirectoryFigures, LeaseFigures, PartitionFigures, QuorumRole, Scrape,
+    ClusterFigures, DirectoryFigures, LeaseFigures, PartitionFigures, QuorumRole, ReplicaFigures,
+    ReplicaRole, Scrape,
 };
 
 /// Upper bounds of latency buckets, in seconds: from a request that meets only memory to one that
@@ -70,6 +73,8 @@ pub struct Metrics {
     pub produce_batch: Histogram,
     /// Sizes of the record bytes of fetch answers that are not empty, in bytes.
     pub fetch_response: Histogram,
+    /// Replication.
+    pub replication: ReplicationMetrics,
     apis: Vec<ApiMetrics>,
     topics: Mutex<BTreeMap<String, Weak<TopicMetrics>>>,
     collectors: Mutex<Vec<Collector>>,
@@ -88,6 +93,7 @@ impl Metrics {
             native: registry.connections("native"),
             produce_batch: registry.histogram(&PRODUCE_BATCH, &[]),
             fetch_response: registry.histogram(&FETCH_RESPONSE, &[]),
+            replication: registry.replication(),
             apis: APIS.iter().map(|api| registry.api(api.name)).collect(),
             topics: Mutex::default(),
             collectors: Mutex::default(),
@@ -259,6 +265,20 @@ impl Registry<'_> {
             local: phase("local"),
             wait: phase("wait"),
             send: phase("send"),
+        }
+    }
+
+    fn replication(&self) -> ReplicationMetrics {
+        ReplicationMetrics {
+            isr_shrinks: self.counter(&ISR_SHRINKS, &[]),
+            isr_expands: self.counter(&ISR_EXPANDS, &[]),
+            elections: self.counter(&ELECTIONS, &[]),
+            bytes_in: self.counter(&REPLICATION_IN, &[]),
+            bytes_out: self.counter(&REPLICATION_OUT, &[]),
+            sessions: self.gauge(&FETCH_SESSIONS, &[]),
+            truncations: self.counter(&TRUNCATIONS, &[]),
+            repaired: self.counter(&REPAIRS, &["repaired"]),
+            repair_failed: self.counter(&REPAIRS, &["failed"]),
         }
     }
 

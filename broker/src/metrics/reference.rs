@@ -31,6 +31,12 @@ rate(strandline_log_flush_seconds_count[1m])` |
 `sum by (api, code) (rate(strandline_request_errors_total[5m])) > 0` |
 | is there exactly one controller | `sum(strandline_controller_active) == 1` |
 | does somebody lead every partition | `max(strandline_partitions_without_leader) == 0` |
+| does a partition lack a replica | `max(strandline_partitions_under_replicated) > 0` |
+| is a partition closed to acks=all | `max(strandline_partitions_under_min_isr) > 0` |
+| which follower is behind, and how far | `strandline_replica_lag_seconds > 1` |
+| do replicas fall out of sync and come back | `rate(strandline_isr_shrinks_total[10m]) > 0` |
+| how much replication adds to the network | \
+`sum(rate(strandline_replication_served_bytes_total[1m]))` |
 | is a broker missing | `max(strandline_brokers{state=\"fenced\"}) > 0` |
 | does the metadata quorum change its leader often | \
 `changes(strandline_controller_epoch[10m]) > 3` |

@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
-use strandline_protocol::ids::{LeaderEpoch, Offset, PartitionId};
+use strandline_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionId};
 
 use super::catalogue::{
     BROKERS, CONTROLLER_ACTIVE, CONTROLLER_EPOCH, DIRECTORY_FREE, DIRECTORY_ONLINE, LEADERLESS,
     LEASE_EXPIRIES, LEASE_HELD, LEASE_RENEWALS, MEMORY, MEMORY_LIMIT, METADATA_COMMITTED,
     METADATA_END, METADATA_LAG, Metric, PARTITION_BYTES, PARTITION_END, PARTITION_HIGH_WATERMARK,
-    PARTITION_SEGMENTS, PARTITION_START, PARTITIONS, QUORUM_ROLE, QUORUM_VOTERS,
+    PARTITION_SEGMENTS, PARTITION_START, PARTITIONS, QUORUM_ROLE, QUORUM_VOTERS, REPLICA_BEHIND,
+    REPLICA_LAG, REPLICAS, UNDER_MIN_ISR, UNDER_REPLICATED,
 };
 
 /// What a partition tells about itself.
@@ -28,6 +30,41 @@ pub struct PartitionFigures {
     pub bytes: u64,
     /// How many segments it has.
     pub segments: usize,
+}
+
+/// What a leader tells about one of its followers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaFigures {
+    /// The follower.
+    pub follower: BrokerId,
+    /// How many records it lacks; none if it has not been heard of.
+    pub lag_records: Option<u64>,
+    /// For how long it has lacked any; none if it never had everything.
+    pub behind: Option<Duration>,
+}
+
+/// What a broker is for one of its replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaRole {
+    /// It leads the partition.
+    Leader,
+    /// It follows another broker.
+    Follower,
+    /// Nobody leads the partition.
+    Idle,
+}
+
+impl ReplicaRole {
+    /// Every role, in the order of the scrape.
+    pub const ALL: [Self; 3] = [Self::Leader, Self::Follower, Self::Idle];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Idle => "idle",
+        }
+    }
 }
 
 /// What a data directory tells about itself.
@@ -84,6 +121,10 @@ pub struct ClusterFigures {
     pub brokers: [usize; 3],
     /// Partitions that nobody leads.
     pub leaderless: usize,
+    /// Partitions with fewer replicas in sync than they are to have.
+    pub under_replicated: usize,
+    /// Partitions with fewer replicas in sync than writes need.
+    pub under_min_isr: usize,
     /// Its own lease.
     pub lease: LeaseFigures,
 }
@@ -123,6 +164,26 @@ impl Scrape {
         self.sample(&PARTITION_SEGMENTS, &labels, figures.segments);
     }
 
+    /// Tells how far the followers of a partition are that this broker leads.
+    pub fn followers(&mut self, topic: &str, partition: PartitionId, all: &[ReplicaFigures]) {
+        let number = partition.0.to_string();
+        for figures in all {
+            let follower = figures.follower.0.to_string();
+            let labels = [topic, &number, &follower];
+            if let Some(records) = figures.lag_records {
+                self.sample(&REPLICA_LAG, &labels, records);
+            }
+            if let Some(behind) = figures.behind {
+                self.sample(&REPLICA_BEHIND, &labels, behind.as_secs_f64());
+            }
+        }
+    }
+
+    /// Tells how many replicas of this broker have a role.
+    pub fn replicas(&mut self, role: ReplicaRole, count: usize) {
+        self.sample(&REPLICAS, &[role.name()], count);
+    }
+
     /// Tells how many partitions are in a state.
     pub fn partitions(&mut self, state: &str, count: usize) {
         self.sample(&PARTITIONS, &[state], count);
@@ -155,6 +216,8 @@ impl Scrape {
             self.sample(&BROKERS, &[state], count);
         }
         self.sample(&LEADERLESS, &[], figures.leaderless);
+        self.sample(&UNDER_REPLICATED, &[], figures.under_replicated);
+        self.sample(&UNDER_MIN_ISR, &[], figures.under_min_isr);
         self.sample(&LEASE_HELD, &[], u8::from(figures.lease.held));
         self.sample(&LEASE_RENEWALS, &[], figures.lease.renewals);
         self.sample(&LEASE_EXPIRIES, &[], figures.lease.expiries);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use strandline_protocol::ids::{LeaderEpoch, Offset, PartitionId};
+use strandline_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionId};
 
 use super::*;
 
@@ -104,6 +104,8 @@ async fn a_scrape_has_the_names_of_the_catalogue_and_no_others() {
             lag: 1,
             brokers: [2, 1, 0],
             leaderless: 4,
+            under_replicated: 3,
+            under_min_isr: 2,
             lease: LeaseFigures::default(),
         });
         let online = DirectoryFigures {
@@ -119,6 +121,13 @@ async fn a_scrape_has_the_names_of_the_catalogue_and_no_others() {
             segments: 2,
         };
         scrape.partition("tides", PartitionId(0), figures);
+        scrape.replicas(ReplicaRole::Leader, 1);
+        let follower = ReplicaFigures {
+            follower: BrokerId(2),
+            lag_records: Some(3),
+            behind: Some(Duration::from_millis(250)),
+        };
+        scrape.followers("tides", PartitionId(0), &[follower]);
     });
     let text = metrics.render();
     let scraped: BTreeSet<(&str, &str)> = text

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use strandline_core::{TopicConfig, replica::Marks};
+use strandline_core::{
+    TopicConfig,
+    replica::{Flush, Marks, Role},
+};
 use strandline_protocol::{ErrorCode, Offset, Timestamp, messages::Failure};
 use strandline_storage::log::{Log, Removed};
 use tokio::time::Instant;
@@ -13,7 +16,8 @@ use super::{
     Partition,
     configuration::log_config,
     directory::checkpointed,
-    state::{Flushing, Queue, Unsynced, outcome_unknown},
+    feed::Urgency,
+    state::{Flushing, Moved, Queue, Unsynced, outcome_unknown},
 };
 
 impl Partition {
@@ -60,9 +64,13 @@ impl Partition {
                 if again {
                     effects.join(inner.want_flush());
                 }
+                let is_followers = matches!(inner.replica.role(), Role::Follower { .. });
                 drop(inner);
                 self.perform(effects);
                 self.directory.synced(self);
+                if is_followers {
+                    self.surroundings.replication.flushed(self);
+                }
             }
             Err(error) => {
                 drop(inner);
@@ -87,10 +95,11 @@ impl Partition {
 
     /// Applies retention, and rolls a segment that is old enough. Blocks for as long as the disk
     /// takes, for a short time under the lock.
-    pub fn retain(&self, now: Timestamp) {
+    pub fn retain(self: &Arc<Self>, now: Timestamp) {
         if self.directory.check_online().is_err() {
             return;
         }
+        let _upkeep = self.upkeep.lock();
         let mut inner = self.inner.lock();
         let high_watermark = inner.replica.marks().high_watermark;
         let Some(log) = &mut inner.log else {
@@ -112,7 +121,9 @@ impl Partition {
         let (start, recovery_point) = (log.start(), log.recovery_point());
         inner.replica.log_started(start);
         let marks = inner.replica.marks();
+        let effects = self.settle(&mut inner, Flush::NotNeeded);
         drop(inner);
+        self.perform(effects);
         if removed.segments == 0 {
             return;
         }
@@ -127,12 +138,22 @@ impl Partition {
     /// Writes down what makes the next start quick. Blocks for as long as the disk takes; one at a
     /// time per partition.
     pub fn checkpoint(&self, now: Timestamp) {
+        let _upkeep = self.upkeep.lock();
         let job = {
             let mut inner = self.inner.lock();
-            inner.log.as_mut().and_then(|log| log.checkpoint_job(now))
-        };
-        let Some(job) = job else {
-            return;
+            inner.moved = Moved::Unlisted;
+            let marks = inner.replica.marks();
+            let Some(log) = &mut inner.log else {
+                return;
+            };
+            // What is not committed may be cut again, by another leader.
+            let Some(job) = log.checkpoint_job_to(marks.high_watermark, now) else {
+                let recovery_point = log.recovery_point();
+                drop(inner);
+                self.remember(recovery_point, marks);
+                return;
+            };
+            job
         };
         let recovery_point = job.recovery_point();
         let written = job.run();
@@ -152,6 +173,7 @@ impl Partition {
     /// Makes everything durable and closes the log; answers whoever still waits. Returns the
     /// recovery point, or none if that failed or it was closed before.
     pub fn close(&self, now: Timestamp) -> Option<Offset> {
+        let _upkeep = self.upkeep.lock();
         let mut inner = self.inner.lock();
         let log = inner.log.take()?;
         let end = log.end();
@@ -159,9 +181,11 @@ impl Partition {
             Ok(recovery_point) => {
                 inner.durable_at_close(end);
                 self.remember(recovery_point, inner.replica.marks());
+                // What not every replica has is appended all the same.
                 inner.release(Failure::new(
-                    ErrorCode::SHUTTING_DOWN,
-                    "the partition was closed",
+                    ErrorCode::LEADERSHIP_LOST,
+                    "the batch was appended, and the broker stops before every replica in sync has \
+                     it: send it again to the next leader, which knows whether it has it",
                 ));
                 Some(recovery_point)
             }
@@ -174,23 +198,32 @@ impl Partition {
         }
     }
 
-    /// Gives the log up because its topic was deleted; answers whoever waits.
-    pub fn delete(&self) -> Option<Log> {
+    /// Gives the log up because its topic was deleted, or it is kept elsewhere from now on; answers
+    /// whoever waits for an acknowledgement with `failure`.
+    pub fn give_up(&self, failure: Failure) -> Option<Log> {
         let mut inner = self.inner.lock();
         let log = inner.log.take();
-        inner.release(Failure::new(
-            ErrorCode::UNKNOWN_TOPIC_ID,
-            "the topic was deleted",
-        ));
+        inner.release(failure);
+        let feeds = inner.feeds.drain();
         drop(inner);
-        self.waits.remove(self.id);
+        self.surroundings.waits.remove(self.id);
+        feeds
+            .iter()
+            .for_each(|feed| feed.touch(self.id, Urgency::Now));
+        self.surroundings.replication.withdraw(self.id);
         log
     }
 
     /// The data directory has failed: whoever waits for an fsync will not get it.
     pub fn disk_failed(&self, reason: &str) {
-        self.inner.lock().release(outcome_unknown(reason));
-        self.waits.remove(self.id);
+        let mut inner = self.inner.lock();
+        inner.release(outcome_unknown(reason));
+        let feeds = inner.feeds.all();
+        drop(inner);
+        self.surroundings.waits.remove(self.id);
+        feeds
+            .iter()
+            .for_each(|feed| feed.touch(self.id, Urgency::Now));
     }
 
     pub(super) fn remember(&self, recovery_point: Offset, marks: Marks) {

@@ -28,6 +28,9 @@ use crate::{metadata::METADATA_TOPIC_ID, metrics::DirectoryMetrics};
 /// From how much free space on a disk that was full counts as one with room again, in bytes.
 const ROOM_BYTES: u64 = 16 << 20;
 
+/// How much free space the cut of a log may take, in bytes: its small files, written anew.
+const CUT_BYTES: u64 = 256 << 10;
+
 /// Where news of failed directories go.
 pub type Failures = UnboundedSender<DirectoryId>;
 
@@ -47,6 +50,8 @@ pub struct Directory {
     /// Partitions whose recovery point may have moved.
     synced: Mutex<Listed>,
     checkpoint: Mutex<Points>,
+    /// Held while the checkpoint is written: an older copy must not come behind a newer one.
+    writing: Mutex<()>,
 }
 
 /// Partitions that something is to be done with. They hold on to their directory, so it must not
@@ -88,6 +93,7 @@ impl Directory {
                 checkpoint,
                 state: Written::Yes,
             }),
+            writing: Mutex::default(),
         }
     }
 
@@ -244,20 +250,68 @@ impl Directory {
         }
     }
 
+    /// The high watermark of a partition that was written down last; zero if none was.
+    #[must_use]
+    pub fn high_watermark(&self, name: &PartitionName, topic: TopicId) -> Offset {
+        let points = self.checkpoint.lock();
+        let offsets = points.checkpoint.find(name, topic).unwrap_or_default();
+        offsets.high_watermark
+    }
+
     /// Makes the checkpoint durable if it has changed. Waits for the disk.
     pub fn write_checkpoint(&self) {
+        if let Err(error) = self.try_write_checkpoint() {
+            self.checkpoint_failed(&error);
+        }
+    }
+
+    fn try_write_checkpoint(&self) -> Result<(), StorageError> {
+        let _one_at_a_time = self.writing.lock();
         let checkpoint = {
             let mut points = self.checkpoint.lock();
             if points.state == Written::Yes {
-                return;
+                return Ok(());
             }
             points.state = Written::Yes;
             points.checkpoint.clone()
         };
-        if let Err(error) = self.data.write_checkpoint(&checkpoint) {
+        let written = self.data.write_checkpoint(&checkpoint);
+        if written.is_err() {
             self.checkpoint.lock().state = Written::No;
-            self.checkpoint_failed(&error);
         }
+        written
+    }
+
+    /// Makes sure that the recovery point of a partition on the disk is `most` at most, before its
+    /// log is cut there; its high watermark too. Waits for the disk, if they are above that. The
+    /// caller sees to it that nobody remembers higher ones meanwhile.
+    ///
+    /// # Errors
+    /// What to answer with; the log must not be cut then.
+    pub fn lower(
+        &self,
+        name: &PartitionName,
+        topic: TopicId,
+        most: Offset,
+    ) -> Result<(), StorageError> {
+        {
+            let mut points = self.checkpoint.lock();
+            let known = points.checkpoint.find(name, topic).unwrap_or_default();
+            if known.recovery_point > most || known.high_watermark > most {
+                let lowered = CheckpointedOffsets {
+                    recovery_point: known.recovery_point.min(most),
+                    high_watermark: known.high_watermark.min(most),
+                    ..known
+                };
+                points.checkpoint.insert(name.clone(), topic, lowered);
+                points.state = Written::No;
+            }
+        }
+        let written = self.try_write_checkpoint();
+        if let Err(error) = &written {
+            self.checkpoint_failed(error);
+        }
+        written
     }
 
     /// Writes the checkpoint for Kafka's tools. Waits for the disk.
@@ -273,6 +327,19 @@ impl Directory {
         if let Err(error) = self.data.replenish_reserve() {
             self.checkpoint_failed(&error);
         }
+    }
+
+    /// Whether there is room for what cannot be stopped half-way, as far as the disk can tell.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let has_room = self
+            .data
+            .space()
+            .is_ok_and(|space| space.available >= CUT_BYTES);
+        if !has_room {
+            self.ran_full();
+        }
+        has_room
     }
 
     /// Says so when a full disk has room again. Appends need no leave: each one tries.

@@ -11,15 +11,15 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use strandline_client::net::{Clock, random};
-use strandline_core::{TopicConfig, metadata::Topic};
-use strandline_protocol::{DirectoryId, ErrorCode, LeaderEpoch, TopicPartition, messages::Failure};
+use strandline_core::{TopicConfig, metadata::Topic, replica::PartitionFacts};
+use strandline_protocol::{DirectoryId, ErrorCode, TopicPartition, messages::Failure};
 use strandline_storage::{
     StorageError,
     directory::PartitionName,
     log::{Log, NewLog, Shutdown},
 };
 
-use super::{Directory, FetchWaits, Opening, Partition, Partitions, configuration::log_config};
+use super::{Directory, Opening, Partition, Partitions, Surroundings, configuration::log_config};
 use crate::{metrics::Metrics, server::spawn::Threads};
 
 /// How many threads open partitions at most.
@@ -38,8 +38,8 @@ pub struct Wanted {
     pub id: TopicPartition,
     /// Its topic, with the configuration that is to be in force.
     pub topic: Arc<Topic>,
-    /// The epoch in which it will be led.
-    pub epoch: LeaderEpoch,
+    /// What metadata says of it.
+    pub facts: PartitionFacts,
     /// Where it lies.
     pub directory: DirectoryId,
 }
@@ -62,8 +62,8 @@ pub struct Opener {
     pub directories: Vec<(Arc<Directory>, Shutdown)>,
     /// Where open partitions go.
     pub partitions: Arc<Partitions>,
-    /// Who waits for data.
-    pub waits: Arc<FetchWaits>,
+    /// What open partitions work with.
+    pub surroundings: Arc<Surroundings>,
     /// Where the counters of topics come from.
     pub metrics: Arc<Metrics>,
     /// What topics are configured with that do not say otherwise.
@@ -139,14 +139,7 @@ impl Opener {
                 self.create_some(some);
             }
         };
-        if threads <= 1 {
-            return work();
-        }
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(work);
-            }
-        });
+        in_threads(threads, work);
     }
 
     fn create_some(&self, wanted: Vec<Arc<Wanted>>) {
@@ -161,9 +154,15 @@ impl Opener {
             }
         }
         for (_, mut here) in opened {
+            // A follower's log begins with what its leader sends.
+            let own = self.surroundings.broker;
             let mut logs: Vec<_> = here
                 .iter_mut()
-                .map(|(_, opening)| new_log(opening))
+                .filter(|(wanted, _)| wanted.facts.leader == Some(own))
+                .map(|(wanted, opening)| NewLog {
+                    leader_epoch: wanted.facts.leader_epoch,
+                    log: &mut opening.log,
+                })
                 .collect();
             let created = Log::create_together(&mut logs, Clock.now());
             for (wanted, opening) in here {
@@ -258,10 +257,37 @@ impl Opener {
     /// Serves what was opened, with the configuration that is wanted by now.
     fn serve(&self, mut wanted: Arc<Wanted>, opening: Opening) {
         let partition = Arc::new(Partition::new(opening));
+        partition.apply(&wanted.facts);
         while let Some(newer) = self.partitions.serve(&wanted, &partition) {
             partition.configure(&self.config(&newer));
+            partition.apply(&newer.facts);
             wanted = newer;
         }
+    }
+
+    /// Tells partitions what metadata says of them. Who loses its leadership hears it first; those
+    /// that begin to lead wait for the disk, several at once where there are threads.
+    pub fn apply(&self, changes: Vec<(Arc<Partition>, PartitionFacts)>) {
+        let (leads, others): (Vec<_>, Vec<_>) = changes
+            .into_iter()
+            .partition(|(partition, facts)| partition.would_lead(facts));
+        for (partition, facts) in others {
+            partition.apply(&facts);
+        }
+        let threads = match self.threads {
+            Threads::None => 1,
+            Threads::Allowed => CREATING_THREADS.min(leads.len() / 8),
+        };
+        let left = Mutex::new(leads.into_iter());
+        in_threads(threads, || {
+            loop {
+                let next = left.lock().next();
+                let Some((partition, facts)) = next else {
+                    return;
+                };
+                partition.apply(&facts);
+            }
+        });
     }
 
     fn failed(&self, wanted: &Arc<Wanted>, failure: Failure) {
@@ -315,6 +341,10 @@ impl Opener {
         for damage in &report.damage {
             tracing::error!(partition = %name, "damage below the recovery point: {damage}");
         }
+        for offsets in &report.damaged {
+            // Whether there is hope is told to who reads there.
+            let _ = self.surroundings.replication.damaged(wanted.id, offsets);
+        }
         if report.bytes_cut > 0 {
             tracing::info!(
                 partition = %name,
@@ -327,20 +357,25 @@ impl Opener {
             id: wanted.id,
             topic: Arc::clone(&wanted.topic.name),
             directory: Arc::clone(directory),
-            waits: Arc::clone(&self.waits),
+            surroundings: Arc::clone(&self.surroundings),
             metrics: self.metrics.topic(&wanted.topic.name),
             log,
-            leader_epoch: wanted.epoch,
             flush: config.flush,
+            high_watermark: directory.high_watermark(&name, wanted.id.topic),
         })
     }
 }
 
-fn new_log(opening: &mut Opening) -> NewLog<'_> {
-    NewLog {
-        leader_epoch: opening.leader_epoch,
-        log: &mut opening.log,
+/// Does the work in so many threads, or at once.
+fn in_threads(threads: usize, work: impl Fn() + Copy + Send) {
+    if threads <= 1 {
+        return work();
     }
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
 }
 
 pub(super) fn random_bytes() -> [u8; 16] {

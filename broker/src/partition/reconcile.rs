@@ -3,14 +3,19 @@
 //! *Pattern: state watch.* Data is deleted only because a topic is known to be deleted. A directory
 //! that no metadata speaks of is set aside for an operator to look at.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use strandline_core::{TopicConfig, metadata::Image};
-use strandline_protocol::{BrokerId, Offset, TopicPartition};
+use strandline_core::{
+    TopicConfig,
+    metadata::{Image, Partition as Placed, Topic},
+    replica::PartitionFacts,
+};
+use strandline_protocol::{BrokerId, ErrorCode, Offset, TopicPartition, messages::Failure};
 use strandline_storage::{StorageError, directory::PartitionName};
 
 use super::{
-    Directory, Opener, Wanted, directory::metadata_name, opener::random_bytes, registry::Gone,
+    Directory, Opener, Partition, Wanted, directory::metadata_name, opener::random_bytes,
+    registry::Gone, role::facts,
 };
 
 /// A partition's directory that carries its name no more, and which data directory it lies in.
@@ -20,6 +25,8 @@ pub type Retired = (Arc<Directory>, PathBuf);
 #[derive(Debug)]
 #[must_use = "partitions wait to be opened"]
 pub struct Followed {
+    /// What metadata says anew of open partitions.
+    pub changes: Vec<(Arc<Partition>, PartitionFacts)>,
     /// Directories of deleted partitions, whose files may be removed in the background.
     pub retired: Vec<Retired>,
     /// Partitions to open; requests for them are answered with a failure that says so until then.
@@ -35,6 +42,8 @@ pub struct Reconciler {
     pub opener: Arc<Opener>,
     /// Up to where the metadata is followed.
     pub followed: Offset,
+    /// How long a follower may be behind before it counts as out of sync.
+    pub lag_max: Duration,
     /// Which partition has which name in a directory.
     pub names: BTreeMap<PartitionName, TopicPartition>,
 }
@@ -44,11 +53,16 @@ type SetAside = Result<Option<PathBuf>, StorageError>;
 
 impl Reconciler {
     /// Makes the partitions follow `image`, as far as that needs no log to be opened: the caller
-    /// opens what [`Followed::wanted`] tells. Waits for the disk to rename what was deleted, and
-    /// for the opening of such a partition if that runs.
+    /// opens what [`Followed::wanted`] tells, and applies what [`Followed::changes`] does. Waits
+    /// for the disk to rename what was deleted, and for the opening of such a partition if that
+    /// runs.
     pub fn follow(&mut self, image: &Image) -> Followed {
-        let (mut retired, mut wanted) = (Vec::new(), Vec::new());
-        let changed = image.topics().filter(|topic| topic.version > self.followed);
+        let (mut retired, mut wanted, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+        // Who is fenced or has started anew matters to every partition that it keeps.
+        let brokers_changed = image.brokers().any(|broker| broker.since > self.followed);
+        let changed = image
+            .topics()
+            .filter(|topic| brokers_changed || topic.version > self.followed);
         for topic in changed {
             let config = TopicConfig::resolve(&self.opener.defaults, &topic.configs);
             for (number, partition) in topic.partitions() {
@@ -62,13 +76,16 @@ impl Reconciler {
                 let unserved = Wanted {
                     id,
                     topic: Arc::clone(topic),
-                    epoch: partition.leader_epoch,
+                    facts: self.facts(image, topic, partition),
                     directory: replica.directory,
                 };
                 if !self.opener.partitions.update_unserved(&unserved) {
                     wanted.push(unserved);
                 } else if let Ok(open) = self.opener.partitions.get(id) {
-                    open.configure(&config);
+                    if topic.version > self.followed {
+                        open.configure(&config);
+                    }
+                    changes.push((open, unserved.facts));
                 }
             }
         }
@@ -89,7 +106,16 @@ impl Reconciler {
         for each in &wanted {
             self.opener.partitions.insert_opening(each);
         }
-        Followed { retired, wanted }
+        Followed {
+            changes,
+            retired,
+            wanted,
+        }
+    }
+
+    fn facts(&self, image: &Image, topic: &Topic, partition: &Placed) -> PartitionFacts {
+        let min_isr = topic.min_isr(partition.factor());
+        facts(image, partition, min_isr, self.lag_max)
     }
 
     /// Sets aside what lies in the directories and has no place in the metadata. To be called once,
@@ -127,7 +153,7 @@ impl Reconciler {
         let mut retired = Vec::new();
         for (name, id) in gone {
             self.names.remove(&name);
-            let Some((directory, path)) = self.give_up(&name, id) else {
+            let Some((directory, path)) = self.give_up(image, &name, id) else {
                 continue;
             };
             directory.forget(&name);
@@ -149,12 +175,17 @@ impl Reconciler {
     /// here; no path if what lies there is another topic's, which is set aside.
     fn give_up(
         &self,
+        image: &Image,
         name: &PartitionName,
         id: TopicPartition,
     ) -> Option<(Arc<Directory>, SetAside)> {
         match self.opener.partitions.remove(id)? {
             Gone::Served(partition) => {
-                drop(partition.delete());
+                let failure = match image.topic_by_id(id.topic) {
+                    Some(_) => moved_away(),
+                    None => Failure::new(ErrorCode::UNKNOWN_TOPIC_ID, "the topic was deleted"),
+                };
+                drop(partition.give_up(failure));
                 let directory = Arc::clone(partition.directory());
                 let path = directory.data().retire(name, random_bytes());
                 Some((directory, path.map(Some)))
@@ -175,4 +206,13 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// What a write is answered with whose partition other brokers keep from now on.
+fn moved_away() -> Failure {
+    Failure::new(
+        ErrorCode::LEADERSHIP_LOST,
+        "the batch was appended, but the partition is kept by other brokers now: send it again to \
+         the leader, which knows whether it has it",
+    )
 }

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use strandline_core::replica::Flush;
+use strandline_core::replica::{Flush, Role};
 use strandline_protocol::{
     ErrorCode, LeaderEpoch, Offset, Timestamp,
     batch::BatchView,
@@ -12,11 +12,14 @@ use strandline_protocol::{
 };
 use strandline_storage::{
     StorageError,
-    log::{AppendError, ColdRange, Log, ReadError},
+    log::{AppendError, ColdRange, Fetched, Log, ReadError},
 };
 use tokio::time::Instant;
 
-use super::{AckToken, Appended, Look, Partition, Read, ReadFailure, state::outcome_unknown};
+use super::{
+    AckToken, Appended, Look, Partition, Read, ReadFailure, Reading, Source,
+    state::{not_leader, outcome_unknown},
+};
 
 impl Partition {
     /// Appends one batch. If the acknowledgement has to wait, `token` gets it.
@@ -32,15 +35,17 @@ impl Partition {
     ) -> Result<Appended, Failure> {
         self.directory.check_online()?;
         let mut inner = self.inner.lock();
+        inner.check_leads()?;
+        inner.replica.check_append(acks)?;
         let (epoch, log) = inner.open_log()?;
         let appended = log
             .append(batch, epoch, now)
             .map_err(|error| self.refuse_append(&error))?;
         let log_start_offset = log.start();
-        let (end, bytes) = (log.end(), i64::try_from(batch.len()).unwrap_or(i64::MAX));
+        let end = log.end();
         let mut flush = Flush::NotNeeded;
         if !appended.duplicate {
-            inner.hidden.push_back((end, bytes));
+            inner.hide(end, batch.len());
             flush = inner.replica.appended(end);
             let records = BatchView::first(batch).map_or(0, |batch| batch.header().record_count());
             self.metrics.appended(
@@ -61,24 +66,24 @@ impl Partition {
         })
     }
 
-    /// Looks up batches from `from` on for a consumer, without touching their bytes: up to `below`
-    /// if that is given, and never above the high watermark. What a repair took out is passed over,
-    /// as what a compaction took out would be: the consumer sees it by the offsets.
+    /// Looks up batches for a consumer, without touching their bytes, never above the high
+    /// watermark. What a repair took out is passed over, as what a compaction took out would be:
+    /// the consumer sees it by the offsets.
     ///
     /// # Errors
     /// What to answer with; for [`ReadError::Corrupt`] see [`Partition::read_error`].
-    pub fn read(
-        &self,
-        from: Offset,
-        bytes_max: usize,
-        known_epoch: Option<LeaderEpoch>,
-        look: Look,
-        below: Option<Offset>,
-    ) -> Result<Result<Read, ColdRange>, ReadFailure> {
+    pub fn read(&self, reading: &Reading) -> Result<Result<Read, ColdRange>, ReadFailure> {
+        let Reading {
+            from, bytes_max, ..
+        } = *reading;
         self.directory.check_online()?;
         let mut inner = self.inner.lock();
         inner.open_log()?;
-        inner.replica.check_epoch(known_epoch)?;
+        match (reading.source, inner.replica.role()) {
+            (_, Role::Leader) | (Source::Any, Role::Follower { .. }) => {}
+            (_, role) => return Err(not_leader(role).into()),
+        }
+        inner.replica.check_epoch(reading.known_epoch)?;
         inner.replica.check_fetch(from)?;
         let marks = inner.replica.marks();
         let mut read = Read {
@@ -91,14 +96,14 @@ impl Partition {
             return Ok(Ok(read));
         }
         let (_, log) = inner.open_log()?;
-        if look == Look::Warm
+        if reading.look == Look::Warm
             && let Some(cold) = log.cold_range(from, bytes_max)
         {
             return Ok(Err(cold));
         }
-        let end = below.map_or(marks.high_watermark, |below| {
-            below.min(marks.high_watermark)
-        });
+        let end = reading
+            .below
+            .map_or(marks.high_watermark, |it| it.min(marks.high_watermark));
         let read_from = |from: Offset| match log.read(from, bytes_max, end) {
             Err(ReadError::Removed { next, .. }) if next < end => log.read(next, bytes_max, end),
             read => read,
@@ -106,6 +111,28 @@ impl Partition {
         let fetched = read_from(from).map_err(|error| self.read_error(error))?;
         read.fetched = Some(fetched);
         Ok(Ok(read))
+    }
+
+    /// Looks up what a read has found cold, once it is in memory; none if it has gone since.
+    #[must_use]
+    pub fn read_again(&self, from: Offset, bytes_max: usize) -> Option<Fetched> {
+        let inner = self.inner.lock();
+        let log = inner.log.as_ref()?;
+        log.read(from, bytes_max, log.end()).ok()
+    }
+
+    /// What of `fetched` is good in front of the damage that its check has met.
+    #[must_use]
+    pub fn good_part(&self, fetched: &Fetched, error: &ReadError) -> Option<Fetched> {
+        let ReadError::Corrupt { offset, .. } = error else {
+            return None;
+        };
+        let inner = self.inner.lock();
+        let log = inner.log.as_ref()?;
+        let good = log
+            .read(fetched.base_offset, fetched.bytes.len(), *offset)
+            .ok()?;
+        (!good.bytes.is_empty() && good.check().is_ok()).then_some(good)
     }
 
     /// Whether the caller may bring a part of the log into memory that nobody waits for: one at a
@@ -137,6 +164,9 @@ impl Partition {
                         "{error}"
                     );
                 }
+                if let Some(failure) = self.being_repaired(&(*offset..*next_good)) {
+                    return failure.into();
+                }
                 // Where it is and where it ends have fields of their own.
                 (reason.clone(), Some(*next_good))
             }
@@ -158,6 +188,7 @@ impl Partition {
     ) -> Result<(Option<Offset>, Option<Timestamp>, LeaderEpoch), Failure> {
         self.directory.check_online()?;
         let mut inner = self.inner.lock();
+        inner.check_leads()?;
         let marks = inner.replica.marks();
         let epoch = inner.replica.leader_epoch();
         let knows_end = inner.replica.knows_high_watermark();
@@ -201,9 +232,15 @@ impl Partition {
     ///
     /// # Errors
     /// What to answer with.
-    pub fn delete_before(&self, before: Option<Offset>, now: Timestamp) -> Result<Offset, Failure> {
+    pub fn delete_before(
+        self: &Arc<Self>,
+        before: Option<Offset>,
+        now: Timestamp,
+    ) -> Result<Offset, Failure> {
         self.directory.check_online()?;
+        let _upkeep = self.upkeep.lock();
         let mut inner = self.inner.lock();
+        inner.check_leads()?;
         let target = inner.replica.delete_target(before)?;
         let (_, log) = inner.open_log()?;
         let removed = log
@@ -212,7 +249,9 @@ impl Partition {
         let (start, recovery_point) = (log.start(), log.recovery_point());
         inner.replica.log_started(start);
         let marks = inner.replica.marks();
+        let effects = self.settle(&mut inner, Flush::NotNeeded);
         drop(inner);
+        self.perform(effects);
         self.remember(recovery_point, marks);
         self.finish(removed);
         Ok(start)

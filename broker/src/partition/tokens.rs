@@ -1,14 +1,19 @@
 //! What a partition is asked, and what it answers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use strandline_core::{FlushMode, replica::Marks};
-use strandline_protocol::{LeaderEpoch, Offset, Timestamp, TopicPartition, messages::Failure};
+use strandline_protocol::{
+    BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition,
+    messages::{EpochEnd, Failure},
+};
 use strandline_storage::log::{Fetched, Log};
+use tokio::time::Instant;
 
-use super::{Directory, FetchWaits};
+use super::{Directory, FetchWaits, Proposals};
 use crate::{
-    metrics::TopicMetrics,
+    metrics::{ReplicationMetrics, TopicMetrics},
+    replication::Replication,
     server::{Events, Slot},
 };
 
@@ -21,16 +26,41 @@ pub struct Opening {
     pub topic: Arc<str>,
     /// Where it lies.
     pub directory: Arc<Directory>,
-    /// Who waits for data.
-    pub waits: Arc<FetchWaits>,
+    /// What it works with.
+    pub surroundings: Arc<Surroundings>,
     /// The counters of its topic.
     pub metrics: Arc<TopicMetrics>,
     /// The log, just recovered.
     pub log: Log,
-    /// The epoch in which it is led from now on.
-    pub leader_epoch: LeaderEpoch,
     /// What an acknowledgement means.
     pub flush: FlushMode,
+    /// The high watermark that was written down last; zero if none was.
+    pub high_watermark: Offset,
+}
+
+/// What the partitions of one broker share.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Which broker this is.
+    pub broker: BrokerId,
+    /// Who waits for data.
+    pub waits: Arc<FetchWaits>,
+    /// What fetches for those that follow.
+    pub replication: Replication,
+    /// Changes of who is in sync, to be asked for.
+    pub proposals: Arc<Proposals>,
+    /// What is counted.
+    pub metrics: ReplicationMetrics,
+    /// From when on time is counted.
+    pub started: Instant,
+}
+
+impl Surroundings {
+    /// The time as decisions know it.
+    #[must_use]
+    pub fn since_start(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.started)
+    }
 }
 
 /// By whom an acknowledgement is awaited.
@@ -75,6 +105,32 @@ pub enum Acknowledged {
     Later,
 }
 
+/// What a consumer wants to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// From where.
+    pub from: Offset,
+    /// How much, in bytes; the first batch comes whole all the same.
+    pub bytes_max: usize,
+    /// The leader epoch that it knows; none is not checked.
+    pub known_epoch: Option<LeaderEpoch>,
+    /// Who may serve it.
+    pub source: Source,
+    /// Whether to wait for the disk.
+    pub look: Look,
+    /// Up to where; none reads all that consumers may.
+    pub below: Option<Offset>,
+}
+
+/// Whom a consumer reads from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Only from the leader.
+    Leader,
+    /// From any replica, below its own high watermark (KIP-392).
+    Any,
+}
+
 /// What a fetch finds in one partition.
 #[derive(Debug)]
 pub struct Read {
@@ -86,6 +142,26 @@ pub struct Read {
     pub high_watermark: Offset,
     /// Bytes ever made visible, as of this read: see [`FetchWaits`].
     pub visible: i64,
+}
+
+/// What a follower's fetch finds in one partition.
+#[derive(Debug)]
+pub struct ReplicaRead {
+    /// Where the leader stands.
+    pub marks: Marks,
+    /// Where the follower's log is another one; nothing is read then.
+    pub diverging: Option<EpochEnd>,
+    /// Whole batches, still to be checked; none if there is nothing to read.
+    pub fetched: Option<Fetched>,
+}
+
+/// Why a follower is told nothing else.
+#[derive(Debug)]
+pub struct ReplicaReadFailure {
+    /// What to answer with.
+    pub failure: Failure,
+    /// Where this replica stands.
+    pub marks: Option<Marks>,
 }
 
 /// Whether a read may find that its bytes are not in memory.

@@ -9,7 +9,8 @@ use strandline_protocol::{BrokerId, ClusterId, DirectoryId};
 use strandline_storage::{
     StorageError,
     directory::{
-        Claim, DataDirectory, Found, Identity, PageCache, PartitionName, RESERVE_BYTES, RaftId,
+        Claim, DataDirectory, Found, Identity, Origin, PageCache, PartitionName, RESERVE_BYTES,
+        RaftId,
     },
     fs::FileSystem,
     log::Shutdown,
@@ -50,6 +51,16 @@ impl Disks {
             .iter()
             .map(|(directory, found)| (Arc::clone(directory), found.shutdown))
             .collect()
+    }
+
+    /// Those of them whose last run may have lost what was not fsynced: it did not stop in order,
+    /// and neither the same boot nor the same mount tells that its page cache is still there.
+    pub(super) fn lossy(&self) -> Vec<DirectoryId> {
+        let lossy = self.found.iter().filter(|(_, found)| {
+            let is_new = matches!(found.origin, Origin::New);
+            !is_new && found.shutdown == Shutdown::Unclean && found.page_cache == PageCache::Lost
+        });
+        lossy.map(|(directory, _)| directory.id()).collect()
     }
 
     /// Whether any of them holds partitions of topics.

@@ -6,13 +6,18 @@ use strandline_core::{
     FlushMode,
     budget::Pool,
     metadata::{BrokerState, Voter},
+    replica::Role,
 };
 
 use super::broker::Broker;
 use crate::{
     http::HttpServer,
     metadata::ControllerAt,
-    metrics::{ClusterFigures, DirectoryFigures, PartitionFigures, QuorumRole, Scrape},
+    metrics::{
+        ClusterFigures, DirectoryFigures, PartitionFigures, QuorumRole, ReplicaFigures,
+        ReplicaRole, Scrape,
+    },
+    partition::Led,
     settings::Settings,
 };
 
@@ -27,6 +32,7 @@ pub(super) fn collect_figures(broker: &Arc<Broker>, memory_bytes: u64) {
         scrape.partitions("open", counts.open);
         scrape.partitions("recovering", counts.recovering);
         scrape.partitions("offline", counts.offline);
+        let mut roles = Roles::default();
         for partition in broker.partitions.all() {
             let Some(figures) = partition.figures() else {
                 continue;
@@ -39,7 +45,15 @@ pub(super) fn collect_figures(broker: &Arc<Broker>, memory_bytes: u64) {
                 segments: figures.segments,
             };
             scrape.partition(partition.topic(), partition.id().partition, shown);
+            roles.count(partition.role());
+            if let Ok(led) = partition.describe() {
+                let followers = followers(&led);
+                scrape.followers(partition.topic(), partition.id().partition, &followers);
+            }
         }
+        scrape.replicas(ReplicaRole::Leader, roles.leader);
+        scrape.replicas(ReplicaRole::Follower, roles.follower);
+        scrape.replicas(ReplicaRole::Idle, roles.idle);
         for directory in &broker.directories {
             let figures = DirectoryFigures {
                 online: directory.data().is_online(),
@@ -50,6 +64,37 @@ pub(super) fn collect_figures(broker: &Arc<Broker>, memory_bytes: u64) {
         scrape.cluster(cluster_figures(&broker));
         scrape.memory(broker.memory.used(Pool::Client), memory_bytes);
     });
+}
+
+/// How many replicas have each role.
+#[derive(Debug, Default)]
+struct Roles {
+    leader: usize,
+    follower: usize,
+    idle: usize,
+}
+
+impl Roles {
+    const fn count(&mut self, role: Role) {
+        match role {
+            Role::Leader => self.leader += 1,
+            Role::Follower { .. } => self.follower += 1,
+            Role::Idle => self.idle += 1,
+        }
+    }
+}
+
+/// How far the followers of a partition are that this broker leads.
+fn followers(led: &Led) -> Vec<ReplicaFigures> {
+    let followers = led.followers.iter().map(|follower| ReplicaFigures {
+        follower: follower.broker,
+        lag_records: follower.log_end.map(|end| {
+            let lag = led.marks.log_end.since(end).max(0);
+            u64::try_from(lag).unwrap_or_default()
+        }),
+        behind: follower.behind,
+    });
+    followers.collect()
 }
 
 fn cluster_figures(broker: &Broker) -> ClusterFigures {
@@ -71,6 +116,7 @@ fn cluster_figures(broker: &Broker) -> ClusterFigures {
         brokers.filter(|broker| broker.state == state).count()
     };
     let followed = broker.followed.borrow().plus(1);
+    let lack = image.lack_of_replicas();
     ClusterFigures {
         role,
         controller_epoch: image.term(),
@@ -84,6 +130,8 @@ fn cluster_figures(broker: &Broker) -> ClusterFigures {
             in_state(BrokerState::Stopping),
         ],
         leaderless: image.leaderless_count(),
+        under_replicated: lack.under_replicated,
+        under_min_isr: lack.under_min_isr,
         lease: broker.metadata.lease_figures(),
     }
 }

@@ -29,6 +29,7 @@ pub(super) async fn first_follow(
             retired.extend(doomed.map(|path| (Arc::clone(&directory), path)));
         }
         let mut followed = reconciler.follow(&image);
+        reconciler.opener.apply(followed.changes);
         reconciler.opener.enqueue(followed.wanted);
         retired.append(&mut followed.retired);
         (reconciler, retired)
@@ -61,6 +62,7 @@ pub(super) async fn follow(
         let version = image.version();
         let work = move || {
             let followed = reconciler.follow(&image);
+            reconciler.opener.apply(followed.changes);
             reconciler.opener.create(followed.wanted);
             (reconciler, followed.retired)
         };

@@ -10,6 +10,7 @@ mod broker;
 mod buffers;
 mod connection;
 mod disks;
+mod fetch_session;
 mod figures;
 mod follow;
 #[cfg(fuzzing)]

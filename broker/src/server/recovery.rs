@@ -53,7 +53,7 @@ impl Recovery {
             recovered: CancellationToken::new(),
         };
         if of == 0 {
-            recovery.end();
+            recovery.opened();
         } else {
             recovery.progress.add(0);
         }
@@ -67,9 +67,15 @@ impl Recovery {
 
     /// Opens every partition in the queue, several at once where there are threads.
     pub(super) async fn run(self) {
-        if self.recovered.is_cancelled() {
-            return;
+        if !self.recovered.is_cancelled() {
+            self.open().await;
         }
+        if self.recovered.is_cancelled() {
+            self.begin().await;
+        }
+    }
+
+    async fn open(&self) {
         match self.broker.threads {
             Threads::None => {
                 while self.opener.open_one() {
@@ -97,14 +103,22 @@ impl Recovery {
             }
         }
         if !self.broker.stopping.is_cancelled() {
-            self.end();
+            self.opened();
         }
     }
 
-    fn end(&self) {
-        let counts = self.broker.partitions.counts();
-        self.progress.readiness.ready();
+    /// Every log is open: the controller may let this broker in.
+    fn opened(&self) {
+        self.broker.metadata.recovered();
         self.recovered.cancel();
+    }
+
+    /// Waits until it has done so.
+    async fn begin(&self) {
+        let (broker, readiness) = (self.broker.identity.broker, &self.progress.readiness);
+        self.broker.metadata.taking_part(broker, readiness).await;
+        readiness.ready();
+        let counts = self.broker.partitions.counts();
         tracing::info!(
             partitions = counts.open,
             offline = counts.offline,

@@ -2,9 +2,9 @@
 //!
 //! Addresses are bound first, so that one that is taken is noticed before a disk is touched; they
 //! are served once the metadata is known. Partitions recover then, several at once, and those that
-//! are ready serve. Before the first append a data directory has durably lost its clean-shutdown
-//! mark and has entered this run, and the broker has registered, so that it never leads under an
-//! old epoch.
+//! are ready serve; in a cluster, others lead until all of them are. Before the first append a data
+//! directory has durably lost its clean-shutdown mark and has entered this run, and the broker has
+//! registered, so that it never leads under an old epoch.
 
 use std::{
     collections::BTreeMap,
@@ -51,12 +51,16 @@ use crate::{
     http::Readiness,
     metadata::{MetadataLog, SOFTWARE},
     metrics::Metrics,
-    partition::{Flushers, OpenQueue, Opener, Reconciler, Upkeep},
+    partition::{Flushers, IsrDriver, OpenQueue, Opener, Reconciler, Surroundings, Upkeep},
+    replication::Replication,
     settings::{Address, Backend, Settings},
 };
 
 /// Memory for requests that carry no records, in bytes.
 const CONTROL_BYTES: u64 = 16 << 20;
+
+/// Memory for the fetches of followers, in bytes.
+const REPLICATION_BYTES: u64 = 16 << 20;
 
 /// The disk that the settings name.
 pub(super) fn file_system(settings: &Settings) -> Arc<dyn FileSystem> {
@@ -87,7 +91,9 @@ pub(super) async fn start(
         own: &own,
     })
     .await?;
-    let (opener, reconciler) = keep_partitions(&settings, &ground, &metrics);
+    let (opener, reconciler) = keep_partitions(&settings, &ground, &metrics, started);
+    #[cfg(strandline_sim)]
+    crate::partition::started(settings.node_id, &opener.partitions);
     let broker = Arc::new(assemble(&settings, &ground, &opener, started));
     let listen = |listener| {
         Listening::start(
@@ -106,7 +112,7 @@ pub(super) async fn start(
     if broker.metadata.needs_others() {
         native = listener.take().map(&listen);
     }
-    let epoch = take_part(&settings, &ground, own, &readiness).await?;
+    let epoch = make_known(&settings, &ground, own, &readiness).await?;
     if ground.newcomer == Newcomer::Yes {
         let first = Arc::clone(ground.disks.first()?);
         let settling = join::settle_in(broker.metadata.clone(), first, threads);
@@ -118,13 +124,21 @@ pub(super) async fn start(
     broker.serving.store(true, Ordering::Release);
     let upkeep = upkeep(&settings, &broker, &readiness, failures, halt.clone());
     background.spawn(upkeep.run());
+    background.spawn(until(
+        halt.clone(),
+        isr_driver(&settings, &broker, &opener).run(),
+    ));
+    let replication = opener.surroundings.replication.clone();
+    background.spawn(replication.run(Arc::clone(&broker.partitions), halt.clone()));
     background.spawn(follow(Arc::clone(&broker), reconciler, halt.clone()));
     background.spawn(until(halt.clone(), metrics.keep_up()));
     collect_figures(&broker, pool_sizes(&settings).client_bytes);
-    say_serving(&broker, &settings, sockets.address, sockets.http.as_ref());
     let recovery = Recovery::new(Arc::clone(&broker), Arc::clone(&opener), readiness.clone());
     let recovered = recovery.recovered();
     background.spawn(recovery.run());
+    let metadata = &broker.metadata;
+    metadata.taking_part(settings.node_id, &readiness).await;
+    say_serving(&broker, &settings, sockets.address, sockets.http.as_ref());
     let native = native.or_else(|| listener.take().map(&listen));
     Ok(Server {
         opener,
@@ -145,20 +159,36 @@ fn keep_partitions(
     settings: &Settings,
     ground: &Ground,
     metrics: &Arc<Metrics>,
+    started: Instant,
 ) -> (Arc<Opener>, Reconciler) {
+    let threads = Threads::of_this_build();
+    let surroundings = Surroundings {
+        broker: settings.node_id,
+        waits: Arc::default(),
+        replication: Replication::new(
+            ground.metadata.clone(),
+            settings.node_id,
+            metrics.replication.clone(),
+            threads,
+        ),
+        proposals: Arc::default(),
+        metrics: metrics.replication.clone(),
+        started,
+    };
     let opener = Arc::new(Opener {
         directories: ground.disks.with_shutdown(),
         partitions: Arc::default(),
-        waits: Arc::default(),
+        surroundings: Arc::new(surroundings),
         metrics: Arc::clone(metrics),
         defaults: settings.topic_defaults(),
-        threads: Threads::of_this_build(),
+        threads,
         queue: OpenQueue::default(),
     });
     let reconciler = Reconciler {
         broker: settings.node_id,
         opener: Arc::clone(&opener),
         followed: Offset(-1),
+        lag_max: settings.replication.lag_max,
         names: BTreeMap::new(),
     };
     (opener, reconciler)
@@ -173,7 +203,7 @@ fn assemble(settings: &Settings, ground: &Ground, opener: &Opener, started: Inst
         metadata: ground.metadata.clone(),
         partitions: Arc::clone(&opener.partitions),
         directories: ground.disks.all(),
-        waits: Arc::clone(&opener.waits),
+        waits: Arc::clone(&opener.surroundings.waits),
         metrics: Arc::clone(&opener.metrics),
         clock: Clock,
         memory: MemoryBudget::new(pool_sizes(settings)),
@@ -185,6 +215,16 @@ fn assemble(settings: &Settings, ground: &Ground, opener: &Opener, started: Inst
         stopping: CancellationToken::new(),
         serving: AtomicBool::new(false),
         started,
+    }
+}
+
+fn isr_driver(settings: &Settings, broker: &Broker, opener: &Opener) -> IsrDriver {
+    IsrDriver {
+        broker: settings.node_id,
+        metadata: broker.metadata.clone(),
+        partitions: Arc::clone(&broker.partitions),
+        proposals: Arc::clone(&opener.surroundings.proposals),
+        lag_max: settings.replication.lag_max,
     }
 }
 
@@ -242,9 +282,9 @@ async fn follow_peers(metadata: MetadataLog) {
     }
 }
 
-/// Makes this start known to the cluster and to every directory, and waits until the broker takes
-/// part.
-async fn take_part(
+/// Makes this start known to the cluster and to every directory. Where there are others, the broker
+/// takes part once its logs are open.
+async fn make_known(
     settings: &Settings,
     ground: &Ground,
     own: Address,
@@ -267,7 +307,9 @@ async fn take_part(
         raft_id: Some(ground.identity.raft_id),
         software: SOFTWARE.to_owned(),
         metadata_version_max: METADATA_VERSION,
+        lossy: ground.disks.lossy(),
     };
+    ground.metadata.recovers();
     let epoch = ground
         .metadata
         .register_telling(registration, readiness)
@@ -279,10 +321,6 @@ async fn take_part(
             .await
             .context("the runtime stops")??;
     }
-    ground
-        .metadata
-        .taking_part(settings.node_id, readiness)
-        .await;
     readiness.waits_no_more();
     Ok(epoch)
 }
@@ -298,7 +336,7 @@ fn pool_sizes(settings: &Settings) -> PoolSizes {
     let bytes = settings.limits.memory_in_flight_bytes_max;
     PoolSizes {
         client_bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
-        replication_bytes: 0,
+        replication_bytes: REPLICATION_BYTES,
         control_bytes: CONTROL_BYTES,
     }
 }

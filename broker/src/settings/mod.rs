@@ -72,6 +72,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Background work on logs.
     pub storage: Storage,
+    /// Leaders and followers.
+    pub replication: ReplicationSettings,
     /// Topic configuration, by Kafka's names, for topics that do not say otherwise.
     pub topic: BTreeMap<String, String>,
     /// Where the values came from, by key; what is missing is a default.
@@ -104,6 +106,13 @@ pub struct Storage {
     pub retention_interval: Duration,
     /// How often recovery points are made durable after new data was synced.
     pub checkpoint_interval: Duration,
+}
+
+/// Leaders and followers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationSettings {
+    /// How long a follower may be behind before it counts as out of sync.
+    pub lag_max: Duration,
 }
 
 impl Settings {
@@ -284,6 +293,9 @@ impl Settings {
                 backend: Backend::Mapped,
                 retention_interval: Duration::ZERO,
                 checkpoint_interval: Duration::ZERO,
+            },
+            replication: ReplicationSettings {
+                lag_max: Duration::ZERO,
             },
             topic: BTreeMap::new(),
             sources: BTreeMap::new(),

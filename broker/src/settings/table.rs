@@ -174,4 +174,9 @@ settings! {
         default "1s", from "10ms" to "1h",
         "How often recovery points are made durable after new data was synced. Recovery after a \
          crash reads what was written since." }
+
+    "replication.lag_max", replication.lag_max: Time { default "10s", from "100ms" to "1h",
+        "How long a follower may be behind its leader before it counts as out of sync: \
+         acknowledgements do not wait for it any more, and it is not elected. A broker that does \
+         not answer at all is taken out much sooner." }
 }

@@ -237,6 +237,7 @@ pub fn fetch_request(topic: TopicId, from: i64, bytes_min: u32, wait_ms_max: u32
             bytes_max: 1 << 20,
             current_leader_epoch: None,
         }],
+        rack: None,
     }
 }
 

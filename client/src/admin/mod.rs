@@ -2,6 +2,8 @@
 //!
 //! **Never** repeats a request whose outcome is unknown and that is not idempotent.
 
+mod replicas;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use strandline_protocol::{
@@ -14,6 +16,8 @@ use strandline_protocol::{
         PartitionMetadata, TopicResult, UnregisterBrokerRequest,
     },
 };
+
+pub use replicas::PartitionChange;
 
 use crate::{
     ClientError,
@@ -222,8 +226,8 @@ impl Admin {
         Ok(found.into_values().collect())
     }
 
-    /// As [`Admin::list_offsets`], without the partitions that nobody leads now: for whoever shows
-    /// what there is, and does not want to wait for them.
+    /// As [`Admin::list_offsets`], without the partitions that nobody leads now or whose leader
+    /// does not answer within a moment: for whoever shows what there is, and does not want to wait.
     ///
     /// # Errors
     /// [`ClientError::UnknownTopic`], and what a leader says.
@@ -242,7 +246,7 @@ impl Admin {
             .filter(is_led)
             .map(|partition| (partition, query));
         let queries = queries.collect();
-        let found = self.cluster.list_offsets(&topic, &queries).await?;
+        let found = self.cluster.list_offsets_now(&topic, &queries).await?;
         Ok(found.into_values().collect())
     }
 

@@ -131,6 +131,8 @@ pub(super) struct Exchange {
     waker: Option<Waker>,
     closing: bool,
     ended: Option<String>,
+    /// Who waits for the end; each receiver learns of it when its sender goes.
+    watched: Vec<oneshot::Sender<()>>,
 }
 
 impl Exchange {
@@ -145,11 +147,22 @@ impl Exchange {
             waker: None,
             closing: false,
             ended: None,
+            watched: Vec::new(),
         }
     }
 
     pub(super) const fn is_ended(&self) -> bool {
         self.ended.is_some()
+    }
+
+    /// Ends, or fails, with the connection.
+    pub(super) fn watch(&mut self) -> oneshot::Receiver<()> {
+        let (told, ended) = oneshot::channel();
+        if self.ended.is_none() {
+            self.watched.retain(|waits| !waits.is_closed());
+            self.watched.push(told);
+        }
+        ended
     }
 
     /// Queues a request; returns whom to wake.
@@ -283,6 +296,7 @@ impl Exchange {
         self.ended = Some(reason.to_owned());
         self.outgoing.clear();
         self.subscriptions.clear();
+        self.watched.clear();
         let written = self.written;
         let unanswered = self.channel.abandon().map(|request| request.context);
         for Pending { waiting, end } in unanswered.chain(std::mem::take(&mut self.leaving)) {

@@ -237,6 +237,15 @@ impl Connection {
         self.handle.shared.exchange.lock().is_ended()
     }
 
+    /// Waits until the connection has ended. Does not keep it open. Cancel safe.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let ended = self.handle.shared.exchange.lock().watch();
+        async move {
+            // Nobody sends anything: the other end goes with the connection.
+            let _ = ended.await;
+        }
+    }
+
     /// Ends the connection for everybody who has a clone of it, for `reason`: requests that are
     /// under way fail at once, as if the peer had closed it, and the socket closes. For who learns
     /// in another way that nothing comes back on it any more.

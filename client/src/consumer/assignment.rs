@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use strandline_protocol::{
-    ErrorClass, ErrorCode, Offset, PartitionId, TopicId, batch::split_batches,
+    BrokerId, ErrorClass, ErrorCode, Offset, PartitionId, TopicId, batch::split_batches,
     messages::FetchedPartition,
 };
 use tokio::time::Instant;
 
-use super::{OutOfRange, Records};
-use crate::{ClientError, routing::Backoff};
+use super::{OutOfRange, Records, source::Source};
+use crate::{
+    ClientError,
+    routing::{Backoff, Topic},
+};
 
 /// What a partition is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub(super) struct Assignment {
     pub(super) generation: u64,
     pub(super) backoff: Backoff,
     pub(super) not_before: Option<Instant>,
+    /// From whom it is read.
+    pub(super) source: Source,
 }
 
 /// What an answer brought.
@@ -52,6 +57,10 @@ pub(super) enum Brought {
     Nothing,
     /// Nothing; ask who leads before asking again.
     WrongBroker,
+    /// Nothing; ask the replica that the leader names.
+    OtherReplica,
+    /// Nothing; ask the leader, and meanwhile whether it still is.
+    ReplicaFailed,
     /// A failure that the application must hear of.
     Failure(ClientError),
 }
@@ -97,6 +106,37 @@ impl Assignment {
             && self.not_before.is_none_or(|pause| pause <= now)
     }
 
+    /// Takes in what is known of the partition. Whatever is on its way to a broker that is not the
+    /// one to read from any more is not waited for, and a pause that was begun before does not
+    /// count.
+    pub(super) fn learn(&mut self, topic: &Topic, now: Instant) {
+        if !self.source.learn(topic, self.partition, now) {
+            return;
+        }
+        self.backoff.reset();
+        self.not_before = None;
+        if self.stage == Stage::Fetching {
+            // What waits for the application is fetched again: it is not counted twice.
+            self.fetch_from(self.position);
+        }
+    }
+
+    /// The broker that it is read from could not be asked.
+    pub(super) fn source_failed(&mut self, now: Instant) {
+        if self.source.leave_replica(now) {
+            self.stage = Stage::Idle;
+        } else {
+            self.pause(now);
+        }
+    }
+
+    /// A broker says nothing: if it is a replica, it is left, and its answer not waited for.
+    pub(super) fn source_is_silent(&mut self, broker: BrokerId, now: Instant) {
+        if self.source.is_replica(broker) && self.source.leave_replica(now) {
+            self.fetch_from(self.position);
+        }
+    }
+
     /// Not again before a pause is over.
     pub(super) fn pause(&mut self, now: Instant) {
         self.stage = Stage::Idle;
@@ -117,8 +157,21 @@ impl Assignment {
             // The next fetch is not on its way yet.
             self.stage = Stage::Idle;
         }
+        let left = match answer.failure.error {
+            ErrorCode::NONE => false,
+            ErrorCode::OFFSET_NOT_AVAILABLE => self.source.replica_is_behind(now),
+            _ => self.source.leave_replica(now),
+        };
+        if left {
+            return Brought::ReplicaFailed;
+        }
         match answer.failure.error {
             ErrorCode::NONE => {}
+            // A broker that does not know what it holds does not lead.
+            ErrorCode::OFFSET_OUT_OF_RANGE if answer.log_start_offset < Offset::ZERO => {
+                self.pause(now);
+                return Brought::WrongBroker;
+            }
             ErrorCode::OFFSET_OUT_OF_RANGE => return self.out_of_range(&answer, from, policy),
             ErrorCode::CORRUPT => {
                 return Brought::Failure(ClientError::Corrupt {
@@ -144,6 +197,12 @@ impl Assignment {
         self.backoff.reset();
         self.not_before = None;
         self.high_watermark = Some(answer.high_watermark);
+        if let Some(replica) = answer.preferred_replica
+            && bytes.is_empty()
+        {
+            self.source.prefer(replica, now);
+            return Brought::OtherReplica;
+        }
         self.decode(answer.high_watermark, from, bytes)
     }
 

@@ -5,11 +5,12 @@
 //! no task is needed for that.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,8 +19,9 @@ use strandline_protocol::{
     limits::ENTRIES_PER_REQUEST_MAX,
     messages::{FetchPartition, FetchRequest, FetchResponse},
 };
+use tokio::time::Instant;
 
-use super::ConsumerOptions;
+use super::{ConsumerOptions, source::Rack};
 use crate::{ClientError, connection::Connection, routing::Links};
 
 /// How many fetches may be on their way to one broker. One would let a partition that has records
@@ -43,8 +45,19 @@ type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
 pub(super) struct Fetcher {
     links: Arc<Links>,
     connections: BTreeMap<BrokerId, Connection>,
-    pending: Vec<(BrokerId, Pending)>,
+    pending: Vec<Waiting>,
 }
+
+/// A fetch that is on its way.
+struct Waiting {
+    broker: BrokerId,
+    /// When the broker counts as silent, and again.
+    overdue: Instant,
+    answer: Pending,
+}
+
+/// How much longer than it was told to wait a broker may take before it counts as silent.
+const SILENCE: Duration = Duration::from_millis(500);
 
 impl Fetcher {
     pub(super) fn new(links: Links) -> Self {
@@ -62,7 +75,7 @@ impl Fetcher {
 
     /// Whether one more fetch may be sent to the broker.
     pub(super) fn has_room(&self, broker: BrokerId) -> bool {
-        let busy = self.pending.iter().filter(|(busy, _)| *busy == broker);
+        let busy = self.pending.iter().filter(|busy| busy.broker == broker);
         busy.count() < FETCHES_PER_BROKER
     }
 
@@ -72,14 +85,15 @@ impl Fetcher {
         broker: BrokerId,
         address: &Arc<str>,
         options: &ConsumerOptions,
-        partitions: Vec<FetchPartition>,
-        fetched: Fetched,
+        rack: Rack,
+        (partitions, fetched): (Vec<FetchPartition>, Fetched),
     ) {
         let request = FetchRequest {
             wait_ms_max: u32::try_from(options.wait_max.as_millis()).unwrap_or(u32::MAX),
             bytes_min: u32::try_from(options.fetch_bytes_min).unwrap_or(u32::MAX),
             bytes_max: u32::try_from(options.fetch_bytes_max).unwrap_or(u32::MAX),
             partitions,
+            rack: options.rack.clone().filter(|_| rack == Rack::Told),
         };
         let wait = options.wait_max;
         let open = self.connections.get(&broker);
@@ -114,7 +128,27 @@ impl Fetcher {
                 })
             }
         };
-        self.pending.push((broker, future));
+        self.pending.push(Waiting {
+            broker,
+            overdue: Instant::now() + wait + SILENCE,
+            answer: future,
+        });
+    }
+
+    /// When a broker counts as silent that has not answered by then.
+    pub(super) fn next_overdue(&self) -> Option<Instant> {
+        self.pending.iter().map(|waiting| waiting.overdue).min()
+    }
+
+    /// The brokers that have not answered in time; each fetch is told of now and then.
+    pub(super) fn silent(&mut self, now: Instant) -> BTreeSet<BrokerId> {
+        let overdue = self.pending.iter_mut().filter(|it| it.overdue <= now);
+        overdue
+            .map(|waiting| {
+                waiting.overdue = now + SILENCE;
+                waiting.broker
+            })
+            .collect()
     }
 
     /// The next fetch that ends; never, if there is none. Cancel safe.
@@ -128,8 +162,8 @@ impl Fetcher {
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
         for index in 0..self.pending.len() {
-            if let Some((_, future)) = self.pending.get_mut(index)
-                && let Poll::Ready(answer) = future.as_mut().poll(context)
+            if let Some(waiting) = self.pending.get_mut(index)
+                && let Poll::Ready(answer) = waiting.answer.as_mut().poll(context)
             {
                 drop(self.pending.remove(index));
                 return Poll::Ready(answer);

@@ -7,12 +7,14 @@ mod assignment;
 mod fetcher;
 mod options;
 mod records;
+mod source;
 mod start;
 mod stream;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
+    pin::Pin,
     sync::Arc,
 };
 
@@ -24,16 +26,19 @@ use strandline_protocol::{
     messages::{FetchPartition, OffsetQuery},
 };
 pub use stream::RecordStream;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use self::{
     assignment::{Assignment, Brought, Stage},
     fetcher::{Answer, Fetched, Fetcher, PARTITIONS_PER_FETCH},
+    source::Source,
 };
 use crate::{
     ClientError,
-    routing::{Backoff, Cluster},
+    routing::{Backoff, Cluster, Image},
 };
+
+type Refreshing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where a consumer stands in one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +77,12 @@ pub struct Consumer {
     ready: VecDeque<Ready>,
     /// Whether `poll_to_end` has asked for the ends.
     ends_known: bool,
-    /// Topics of which the leader must be asked for before the next fetch.
+    /// Topics of which it is to be asked who leads.
     to_refresh: BTreeSet<Arc<str>>,
+    /// That question, while it is under way.
+    refreshing: Option<Refreshing>,
+    /// Tells when something is known that the assignments have not taken in.
+    changes: watch::Receiver<Arc<Image>>,
     /// Where the next fetch begins among the partitions, so that none is always last.
     turn: usize,
 }
@@ -90,8 +99,11 @@ impl fmt::Debug for Consumer {
 impl Consumer {
     pub(crate) fn new(cluster: Arc<Cluster>, options: ConsumerOptions) -> Self {
         let fetcher = Fetcher::new(cluster.new_links());
+        let changes = cluster.changes();
         Self {
             cluster,
+            changes,
+            refreshing: None,
             options,
             fetcher,
             assignments: Vec::new(),
@@ -133,9 +145,11 @@ impl Consumer {
                     generation: 0,
                     backoff: Backoff::new(&self.cluster.options),
                     not_before: None,
+                    source: Source::default(),
                 });
             }
         }
+        self.changes.mark_changed();
         self.fetcher.clear();
         self.ready.clear();
         self.ends_known = false;
@@ -320,37 +334,81 @@ impl Consumer {
 
     /// Sends what can be fetched, and waits for one thing to happen.
     async fn step(&mut self) {
-        if let Some(topic) = self.to_refresh.first().cloned() {
-            // A failure shows again in the next fetch; other brokers must not wait for this one.
-            let refresh = self.cluster.refresh_in_doubt(vec![topic.to_string()]);
-            let limit = self.cluster.options.backoff_max;
-            let _ = tokio::time::timeout(limit, refresh).await;
-            self.to_refresh.remove(&topic);
-        }
         let now = Instant::now();
+        self.look_after_silence(now);
         self.send_fetches(now);
+        self.refresh();
         if !self.ready.is_empty() {
             return;
         }
         let pauses = self.assignments.iter().filter_map(|it| it.not_before);
-        let pause = pauses.filter(|&pause| pause > now).min();
+        let looks = pauses.chain(self.fetcher.next_overdue());
+        let look = looks.filter(|&look| look > now).min();
         let sleep = async {
-            match pause {
+            match look {
                 Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let refreshed = async {
+            match &mut self.refreshing {
+                Some(refreshing) => refreshing.await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
             answer = self.fetcher.next() => self.receive(answer),
+            () = refreshed => self.refreshing = None,
+            _ = self.changes.changed() => self.changes.mark_changed(),
             () = sleep => {}
         }
     }
 
-    /// Sends a fetch to every broker that leads a partition which can be fetched.
+    /// Asks who leads the topics that are in doubt, beside all else. A failure shows again in the
+    /// next fetch.
+    fn refresh(&mut self) {
+        if self.refreshing.is_some() || self.to_refresh.is_empty() {
+            return;
+        }
+        let topics = std::mem::take(&mut self.to_refresh);
+        let topics = topics.iter().map(ToString::to_string).collect();
+        let cluster = Arc::clone(&self.cluster);
+        self.refreshing = Some(Box::pin(async move {
+            let _ = cluster.refresh_in_doubt(topics).await;
+        }));
+    }
+
+    /// Takes in what has become known since the last time.
+    fn learn(&mut self, now: Instant) {
+        if !self.changes.has_changed().unwrap_or(false) {
+            return;
+        }
+        let image = Arc::clone(&self.changes.borrow_and_update());
+        for it in &mut self.assignments {
+            if let Some(topic) = image.topics.get(&it.topic) {
+                it.learn(topic, now);
+            }
+        }
+    }
+
+    /// A broker that is paused or cut off says nothing: who leads is asked then.
+    fn look_after_silence(&mut self, now: Instant) {
+        for broker in self.fetcher.silent(now) {
+            for it in &mut self.assignments {
+                if it.stage == Stage::Fetching {
+                    self.to_refresh.insert(Arc::clone(&it.topic));
+                }
+                it.source_is_silent(broker, now);
+            }
+        }
+    }
+
+    /// Sends a fetch to every broker that serves a partition which can be fetched.
     fn send_fetches(&mut self, now: Instant) {
+        self.learn(now);
         let image = self.cluster.image();
-        let mut by_leader: BTreeMap<_, (Vec<FetchPartition>, Fetched)> = BTreeMap::new();
+        let mut by_broker: BTreeMap<_, (Vec<FetchPartition>, Fetched)> = BTreeMap::new();
         let count = self.assignments.len();
         for index in (self.turn..count).chain(0..self.turn.min(count)) {
             let Some(it) = self.assignments.get_mut(index) else {
@@ -375,16 +433,17 @@ impl Consumer {
                 });
                 continue;
             }
-            let leader = topic.and_then(|topic| topic.leader(it.partition)?.broker);
-            let Some(leader) = leader.filter(|leader| image.brokers.contains_key(leader)) else {
-                it.pause(now);
+            let source = it.source.broker(now).filter(|_| topic.is_some());
+            let known = source.filter(|(broker, _)| image.brokers.contains_key(broker));
+            let Some((broker, rack)) = known else {
+                it.source_failed(now);
                 self.to_refresh.insert(Arc::clone(&it.topic));
                 continue;
             };
-            if !self.fetcher.has_room(leader) {
+            if !self.fetcher.has_room(broker) {
                 continue;
             }
-            let (partitions, fetched) = by_leader.entry(leader).or_default();
+            let (partitions, fetched) = by_broker.entry((broker, rack)).or_default();
             if partitions.len() < PARTITIONS_PER_FETCH {
                 it.stage = Stage::Fetching;
                 fetched.push((index, it.generation));
@@ -398,10 +457,10 @@ impl Consumer {
             }
         }
         self.turn = (self.turn + 1).checked_rem(count).unwrap_or(0);
-        for (leader, (partitions, fetched)) in by_leader {
-            if let Some(address) = image.brokers.get(&leader) {
+        for ((broker, rack), asked) in by_broker {
+            if let Some(address) = image.brokers.get(&broker) {
                 self.fetcher
-                    .fetch(leader, address, &self.options, partitions, fetched);
+                    .fetch(broker, address, &self.options, rack, asked);
             }
         }
     }
@@ -427,14 +486,17 @@ impl Consumer {
                     if partition.failure.error.is_none() && !bytes.is_empty() {
                         it.go_on_behind(&bytes);
                     }
-                    brought.push((index, from, partition, bytes));
+                    brought.push(((index, generation), from, partition, bytes));
                 }
                 // Left out of the answer: asked for again.
                 self.pause(fetched, now);
                 self.send_fetches(now);
-                for (index, from, partition, bytes) in brought {
+                for ((index, generation), from, partition, bytes) in brought {
                     let policy = self.options.out_of_range;
+                    // What has become known just now may have begun a fetch from somebody else:
+                    // this answer is as good as not come then, or two would be under way.
                     let assignment = self.assignments.get_mut(index);
+                    let assignment = assignment.filter(|it| it.generation == generation);
                     let brought =
                         assignment.map(|it| it.receive(partition, &bytes, from, policy, now));
                     if let Some(brought) = brought {
@@ -467,7 +529,7 @@ impl Consumer {
             if let Some(it) = assignment.filter(|it| it.generation == generation)
                 && it.stage == Stage::Fetching
             {
-                it.pause(now);
+                it.source_failed(now);
             }
         }
     }
@@ -478,8 +540,8 @@ impl Consumer {
         };
         let generation = it.generation;
         match brought {
-            Brought::Nothing => {}
-            Brought::WrongBroker => {
+            Brought::Nothing | Brought::OtherReplica => {}
+            Brought::WrongBroker | Brought::ReplicaFailed => {
                 self.to_refresh.insert(Arc::clone(&it.topic));
             }
             Brought::Records(records, next) => {

@@ -33,7 +33,7 @@ pub(super) async fn look_up(
     for &partition in starts.keys() {
         topic.check(partition)?;
     }
-    let ask = async |query: &dyn Fn(StartAt) -> Option<OffsetQuery>| {
+    let ask = async |query: fn(StartAt) -> Option<OffsetQuery>| {
         let queries = starts.iter();
         let queries = queries.filter_map(|(&id, &start)| Some((id, query(start)?)));
         let queries: BTreeMap<_, _> = queries.collect();
@@ -42,13 +42,13 @@ pub(super) async fn look_up(
         }
         cluster.list_offsets(topic, &queries).await
     };
-    let begins = ask(&|start| match start {
+    let begins = ask(|start| match start {
         StartAt::Beginning | StartAt::FromEnd(_) => Some(OffsetQuery::Earliest),
         StartAt::Time(time) => Some(OffsetQuery::At(time)),
         StartAt::End | StartAt::Offset(_) => None,
     })
     .await?;
-    let ends = ask(&|start| match start {
+    let ends = ask(|start| match start {
         StartAt::End | StartAt::FromEnd(_) | StartAt::Time(_) => Some(OffsetQuery::Latest),
         StartAt::Beginning | StartAt::Offset(_) => None,
     })
@@ -73,4 +73,27 @@ pub(super) async fn look_up(
         (partition, offset.unwrap_or(Offset::ZERO))
     });
     Ok(offsets.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StartAt;
+    use crate::Consumer;
+
+    fn is_send(_: impl Send) {}
+
+    /// Whether it compiles is the test: each of these can be awaited in a task of its own.
+    #[test]
+    fn a_consumer_can_be_moved_to_a_task() {
+        fn check(mut consumer: Consumer) {
+            is_send(consumer.assign(&[]));
+            is_send(consumer.assign_topic("tides", StartAt::Beginning));
+            is_send(consumer.seek("tides", crate::protocol::PartitionId(0), StartAt::End));
+            is_send(consumer.poll());
+            is_send(consumer.poll_to_end());
+            is_send(consumer.end_offsets());
+            is_send(consumer);
+        }
+        let _ = check;
+    }
 }

@@ -19,7 +19,7 @@ use super::{
     Compression, Delivery, NewRecord, Partitioner, ProducerOptions,
     delivery::{BatchOutcome, BatchPosition},
     murmur2::partition_for_key,
-    partition::{Ended, Pace, Partition, Unsent},
+    partition::{Ended, Pace, Partition, Standing, Unsent},
 };
 use crate::{
     ClientError, net,
@@ -118,7 +118,7 @@ impl Accumulator {
 
     /// Takes over what is known of a topic. One that was created again begins with empty queues;
     /// what its predecessor held is returned.
-    pub(super) fn update_topic(&mut self, topic: &Arc<Topic>) -> Vec<Ended> {
+    pub(super) fn update_topic(&mut self, topic: &Arc<Topic>, now: Instant) -> Vec<Ended> {
         let mut ended = Vec::new();
         if let Some(known) = self.topics.get(&topic.name)
             && known.topic.id != topic.id
@@ -144,6 +144,12 @@ impl Accumulator {
         for id in known..topic.partition_count() {
             let partition = Partition::new(PartitionId(id), self.backoff);
             queues.partitions.push(partition);
+        }
+        for partition in &mut queues.partitions {
+            if let Some(leader) = topic.leader(partition.id) {
+                let in_sync = topic.in_sync_of(partition.id);
+                partition.learn(Standing { leader, in_sync }, now);
+            }
         }
         ended
     }

@@ -31,7 +31,7 @@ pub use murmur2::{murmur2, partition_for_key};
 pub use options::{Compression, Partitioner, ProducerOptions};
 use parking_lot::Mutex;
 pub use record::NewRecord;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use self::{
     accumulator::{Accumulator, NotTaken, Wake},
@@ -167,7 +167,7 @@ impl Producer {
                     Err(NotTaken::TopicNeeded) => {
                         let topic = shared.cluster.topic(record.topic).await?;
                         let mut accumulator = shared.accumulator.lock();
-                        let ended = accumulator.update_topic(&topic);
+                        let ended = accumulator.update_topic(&topic, Instant::now());
                         let deleted = || ClientError::TopicDeleted {
                             topic: record.topic.to_owned(),
                         };

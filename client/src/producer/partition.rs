@@ -13,6 +13,8 @@
 //! it was stamped is then *spent* for this partition: what may have been written under it is still
 //! resolved under it, all else is stamped anew under the next epoch, from sequence 0.
 
+mod silence;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
@@ -27,6 +29,7 @@ use super::{
     reaction::{Earlier, Place},
 };
 use crate::routing::Backoff;
+pub(super) use silence::Standing;
 
 /// A producer id in one of its epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,8 @@ struct UnderWay {
     memory: usize,
     stage: Stage,
     earlier: Earlier,
+    /// How many attempts were made: what comes back of one that was given up tells nothing more.
+    attempt: u32,
 }
 
 /// A batch that is decided, to be told to who waits.
@@ -102,7 +107,11 @@ pub(super) struct Ended {
 #[derive(Debug)]
 pub(super) enum Job {
     /// A batch that was encoded before.
-    Send { number: u64, bytes: Bytes },
+    Send {
+        number: u64,
+        attempt: u32,
+        bytes: Bytes,
+    },
     /// A batch to encode first, with this stamp.
     Encode {
         number: u64,
@@ -139,11 +148,17 @@ pub(super) struct Partition {
     next_sequence: Sequence,
     /// Where what is out was sent.
     sent_to: Option<BrokerId>,
+    /// When it was; then when it was asked last who leads, as no answer comes.
+    sent_at: Option<Instant>,
+    /// Who leads and what is in sync, as it was known last, and since when.
+    known: Option<(Standing, Instant)>,
     backoff: Backoff,
     not_before: Option<Instant>,
     urgent: bool,
     /// What was in the way last.
     pub(super) obstacle: Option<String>,
+    /// Whether that was that too few replicas are in sync.
+    lacks_replicas: bool,
 }
 
 impl Partition {
@@ -160,10 +175,13 @@ impl Partition {
             is_known: false,
             next_sequence: Sequence(0),
             sent_to: None,
+            sent_at: None,
+            known: None,
             backoff,
             not_before: None,
             urgent: false,
             obstacle: None,
+            lacks_replicas: false,
         }
     }
 
@@ -237,7 +255,8 @@ impl Partition {
             (due, None) => due,
         };
         let expiry = oldest.map(|opened| opened + delivery_timeout);
-        due.into_iter().chain(expiry).filter(|&at| at > now).min()
+        let looks = due.into_iter().chain(expiry).chain(self.silence_look());
+        looks.filter(|&at| at > now).min()
     }
 
     /// Whether anything could be sent now, if its leader can be reached.
@@ -274,7 +293,7 @@ impl Partition {
             return;
         }
         if self.any_out() && self.sent_to != Some(leader) {
-            // What is out at the former leader is answered first.
+            // What is out at the former leader is answered first, or given up.
             return;
         }
         if newest == Identity::NONE {
@@ -282,7 +301,13 @@ impl Partition {
             self.spent = false;
         }
         self.not_before = None;
+        if self.sent_to.is_some_and(|former| former != leader) {
+            // It knows the producer if the former one has had its batches replicated, which may
+            // have been too much to ask.
+            self.is_known = false;
+        }
         self.sent_to = Some(leader);
+        self.sent_at = Some(now);
         if self.under_way.iter().any(|it| it.stage == Stage::Ready) {
             self.take_again(newest, jobs);
         } else {
@@ -310,8 +335,10 @@ impl Partition {
                 continue;
             }
             batch.stage = Stage::Out;
+            batch.attempt = batch.attempt.wrapping_add(1);
             jobs.push(Job::Send {
                 number: batch.number,
+                attempt: batch.attempt,
                 bytes: batch.bytes.clone(),
             });
         }
@@ -366,6 +393,7 @@ impl Partition {
                 memory: unsent.memory,
                 stage: Stage::Out,
                 earlier: Earlier::Refused,
+                attempt: 0,
             });
             jobs.push(Job::Encode {
                 number,
@@ -385,9 +413,10 @@ impl Partition {
         }
     }
 
-    /// Where a batch stands; none if it is decided already.
-    pub(super) fn standing(&self, number: u64) -> Option<(Place, Earlier)> {
-        let index = self.under_way.iter().position(|it| it.number == number)?;
+    /// Where a batch stands; none if it is decided already, or if that attempt was given up.
+    pub(super) fn standing(&self, number: u64, attempt: u32) -> Option<(Place, Earlier)> {
+        let is_meant = |it: &UnderWay| it.number == number && it.attempt == attempt;
+        let index = self.under_way.iter().position(is_meant)?;
         let place = if index == 0 {
             Place::First
         } else {
@@ -417,6 +446,10 @@ impl Partition {
         let follows = place == Place::Behind || code == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
         if !follows || self.obstacle.is_none() {
             self.obstacle = Some(text.to_owned());
+            self.lacks_replicas = matches!(
+                code,
+                ErrorCode::NOT_ENOUGH_REPLICAS | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
+            );
         }
     }
 

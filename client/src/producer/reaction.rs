@@ -34,6 +34,9 @@ pub(super) enum Reaction {
     FindLeader,
     /// It may have been written; send it again, which a broker that has it recognises.
     SendAgainLost,
+    /// It may have been written by a broker that leads no more, or that has lost its followers;
+    /// find the leader and send it again with the same sequence, which tells.
+    FindLeaderLost,
     /// It was not written, because the broker does not know what came before; send it again under
     /// the next epoch.
     Renew,
@@ -58,7 +61,12 @@ pub(super) const fn reaction(code: ErrorCode, place: Place, earlier: Earlier) ->
             (ErrorClass::None, _) => Reaction::Written,
             (ErrorClass::Retry, _) => Reaction::SendAgain,
             (ErrorClass::RefreshMetadata, _) => Reaction::FindLeader,
-            (ErrorClass::OutcomeUnknown, _) => Reaction::SendAgainLost,
+            (ErrorClass::OutcomeUnknown, _) => match code {
+                ErrorCode::LEADERSHIP_LOST | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND => {
+                    Reaction::FindLeaderLost
+                }
+                _ => Reaction::SendAgainLost,
+            },
             (ErrorClass::Fenced, _) => Reaction::Fence,
             (ErrorClass::Fatal, Earlier::Refused) => Reaction::Fail,
             (ErrorClass::Fatal, Earlier::Lost) => Reaction::Unknown,
@@ -82,7 +90,7 @@ REQUEST_TIMED_OUT: SendAgainLost
 MESSAGE_TOO_LARGE: Fail, lost Unknown
 INVALID_TOPIC: Fail, lost Unknown
 NOT_ENOUGH_REPLICAS: SendAgain
-NOT_ENOUGH_REPLICAS_AFTER_APPEND: SendAgainLost
+NOT_ENOUGH_REPLICAS_AFTER_APPEND: FindLeaderLost
 INVALID_REQUIRED_ACKS: Fail, lost Unknown
 INVALID_TIMESTAMP: Fail, lost Unknown
 UNSUPPORTED_VERSION: Fail, lost Unknown
@@ -118,6 +126,17 @@ VOTER_NOT_FOUND: Fail, lost Unknown
 VOTERS_CHANGING: SendAgain
 NOT_REMOVABLE: Fail, lost Unknown
 NOT_READY: FindLeader
+INVALID_REPLICA_ASSIGNMENT: Fail, lost Unknown
+FETCH_SESSION_ID_NOT_FOUND: SendAgain
+INVALID_FETCH_SESSION_EPOCH: SendAgain
+PREFERRED_LEADER_NOT_AVAILABLE: SendAgain
+ELIGIBLE_LEADERS_NOT_AVAILABLE: SendAgain
+ELECTION_NOT_NEEDED: Fail, lost Unknown
+NO_REASSIGNMENT_IN_PROGRESS: Fail, lost Unknown
+INVALID_UPDATE_VERSION: FindLeader
+INELIGIBLE_REPLICA: SendAgain
+NEW_LEADER_ELECTED: FindLeader
+LEADERSHIP_LOST: FindLeaderLost
 ";
 
     /// The reaction to a batch that is first and was never lost; then what differs.

@@ -25,6 +25,7 @@ pub(super) struct BatchKey {
     pub(super) index: usize,
     pub(super) partition: PartitionId,
     pub(super) number: u64,
+    pub(super) attempt: u32,
 }
 
 /// Where a batch was written.
@@ -74,8 +75,11 @@ impl Requests {
     ) {
         let rounds = self.by_broker.entry(broker).or_default();
         for (round, job) in jobs.into_iter().enumerate() {
-            let number = match &job {
-                Job::Send { number, .. } | Job::Encode { number, .. } => *number,
+            let (number, attempt) = match &job {
+                Job::Send {
+                    number, attempt, ..
+                } => (*number, *attempt),
+                Job::Encode { number, .. } => (*number, 0),
             };
             let key = BatchKey {
                 topic: Arc::clone(&topic),
@@ -83,6 +87,7 @@ impl Requests {
                 index,
                 partition,
                 number,
+                attempt,
             };
             match rounds.get_mut(round) {
                 Some(round) => round.push((key, job)),

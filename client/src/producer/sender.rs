@@ -11,6 +11,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use strandline_protocol::{
@@ -32,6 +33,10 @@ use crate::{
     connection::Connection,
     routing::{Backoff, Image, Links},
 };
+
+/// How long the pause between two questions for leaders is at most. Changes are pushed; this is for
+/// when that broker knows nothing.
+const REFRESH_PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// Something that the sender waited for.
 enum Event {
@@ -66,6 +71,7 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let backoff = Backoff::new(&shared.cluster.options);
+        let refresh_backoff = Backoff::up_to(REFRESH_PAUSE_MAX, &shared.cluster.options);
         let links = Arc::new(shared.cluster.new_links());
         let acks = shared.accumulator.lock().options.acks;
         Self {
@@ -80,7 +86,7 @@ impl Sender {
             identity_backoff: backoff,
             refreshing: false,
             to_refresh: BTreeSet::new(),
-            refresh_backoff: backoff,
+            refresh_backoff,
         }
     }
 
@@ -134,7 +140,7 @@ impl Sender {
             };
             let mut ended = Vec::new();
             partition.expire(oldest, &mut ended);
-            let obstacle = partition.obstacle.clone();
+            let obstacle = partition.obstacle();
             let subject = format_args!("`{topic}`-{index}").to_string();
             for ended in ended {
                 any = true;
@@ -164,7 +170,7 @@ impl Sender {
         let mut next_look: Option<Instant> = None;
         let mut wanted = BTreeSet::new();
         let mut identity_needed = false;
-        let mut leaderless = BTreeSet::new();
+        let mut in_doubt = BTreeSet::new();
         {
             let mut accumulator = shared.accumulator.lock();
             let (pace, timeout) = (accumulator.pace(), accumulator.options.delivery_timeout);
@@ -182,6 +188,9 @@ impl Sender {
                     partition.active = false;
                     idle.push(key.clone());
                     continue;
+                }
+                if partition.look_after_silence(now) {
+                    in_doubt.insert(Arc::clone(&key.0));
                 }
                 if partition.wants_to_send(now, pace) {
                     let leader = topic.leader(partition.id).and_then(|leader| leader.broker);
@@ -201,7 +210,7 @@ impl Sender {
                         }
                         (Some(_), None) => {}
                         (None, _) => {
-                            leaderless.insert(Arc::clone(&key.0));
+                            in_doubt.insert(Arc::clone(&key.0));
                             partition.obstacle = Some(image.why_leaderless(topic, partition.id));
                         }
                     }
@@ -220,7 +229,7 @@ impl Sender {
         if identity_needed {
             self.identify();
         }
-        self.to_refresh.extend(leaderless);
+        self.to_refresh.extend(in_doubt);
         self.refresh();
         next_look
     }
@@ -356,7 +365,7 @@ impl Sender {
         let Some(partition) = queues.partitions.get_mut(key.index) else {
             return;
         };
-        let Some((place, earlier)) = partition.standing(key.number) else {
+        let Some((place, earlier)) = partition.standing(key.number, key.attempt) else {
             return;
         };
         let id = partition.id;
@@ -376,10 +385,12 @@ impl Sender {
             Outcome::NotSent(reason) => {
                 partition.obstacle = Some(reason);
                 partition.send_again(key.number, Earlier::Refused, now);
+                self.to_refresh.insert(Arc::clone(&key.topic));
             }
             Outcome::Lost(reason) => {
                 partition.obstacle = Some(reason);
                 partition.send_again(key.number, Earlier::Lost, now);
+                self.to_refresh.insert(Arc::clone(&key.topic));
             }
             Outcome::CannotEncode(reason) => {
                 partition.spend_identity();
@@ -401,6 +412,10 @@ impl Sender {
                     }
                     Reaction::SendAgainLost => {
                         partition.send_again(key.number, Earlier::Lost, now);
+                    }
+                    Reaction::FindLeaderLost => {
+                        partition.send_again(key.number, Earlier::Lost, now);
+                        self.to_refresh.insert(Arc::clone(&key.topic));
                     }
                     Reaction::Renew => {
                         partition.spend_identity();
@@ -431,11 +446,11 @@ impl Sender {
         let mut accumulator = self.shared.accumulator.lock();
         // Taken under the lock: a topic is in an image before it comes here, so that one which is
         // missing from this image was deleted, and is not merely newer than it.
-        let image = self.shared.cluster.image();
+        let (image, now) = (self.shared.cluster.image(), Instant::now());
         let names: Vec<Arc<str>> = accumulator.topics.keys().cloned().collect();
         for name in names {
             let ended = match image.topics.get(&name) {
-                Some(topic) => accumulator.update_topic(topic),
+                Some(topic) => accumulator.update_topic(topic, now),
                 None => accumulator.remove_topic(&name),
             };
             let deleted = || ClientError::TopicDeleted {

@@ -21,6 +21,14 @@ impl Backoff {
         }
     }
 
+    /// As [`Backoff::new`], with pauses of at most `max`.
+    pub(crate) fn up_to(max: Duration, options: &ClientOptions) -> Self {
+        Self {
+            max: options.backoff_max.min(max),
+            ..Self::new(options)
+        }
+    }
+
     /// The next attempt has succeeded: pauses begin small again.
     pub(crate) const fn reset(&mut self) {
         self.failures = 0;

@@ -9,7 +9,7 @@ use strandline_protocol::{
     BrokerId, LeaderEpoch, Offset, PartitionId, TopicId,
     batch::Codec,
     limits::{BATCH_BYTES_MAX_DEFAULT, PARTITIONS_PER_TOPIC_MAX},
-    messages::{BrokerMetadata, TopicMetadata},
+    messages::{BrokerMetadata, PartitionMetadata, TopicMetadata},
 };
 
 use crate::ClientError;
@@ -22,7 +22,7 @@ pub(crate) struct Image {
     brokers_version: Option<Offset>,
 }
 
-/// Who keeps a partition that nobody leads, at most; more are not told.
+/// How many of those who keep a partition are remembered; no sensible one has more.
 const KEEPERS_MAX: usize = 8;
 
 /// A topic.
@@ -35,14 +35,48 @@ pub(crate) struct Topic {
     pub(crate) batch_bytes_max: usize,
     partitions: i32,
     /// By partition, as far as they were told: a count alone takes no memory.
-    leaders: BTreeMap<PartitionId, Leader>,
-    /// Who keeps the partitions that nobody leads.
-    keepers: BTreeMap<PartitionId, Vec<BrokerId>>,
+    told: BTreeMap<PartitionId, Told>,
     version: Offset,
 }
 
+/// What was told of a partition.
+#[derive(Clone, Debug)]
+struct Told {
+    leader: Leader,
+    /// Who is in sync, the first of them only.
+    in_sync: Vec<BrokerId>,
+    /// How many are.
+    in_sync_count: usize,
+    /// Who may lead it, the first of them only: all that keep it, or while nobody leads it those
+    /// that have everything.
+    may_lead: Vec<BrokerId>,
+    /// How many keep it.
+    keepers: usize,
+}
+
+impl Told {
+    fn new(partition: &PartitionMetadata) -> Self {
+        let first = |brokers: &[BrokerId]| brokers.iter().take(KEEPERS_MAX).copied().collect();
+        let complete = [partition.isr.as_slice(), &partition.eligible].concat();
+        let may_lead = match partition.leader {
+            None if !complete.is_empty() => complete.as_slice(),
+            _ => &partition.replicas,
+        };
+        Self {
+            leader: Leader {
+                broker: partition.leader,
+                epoch: partition.leader_epoch,
+            },
+            in_sync: first(&partition.isr),
+            in_sync_count: partition.isr.len(),
+            may_lead: first(may_lead),
+            keepers: partition.replicas.len(),
+        }
+    }
+}
+
 /// Who leads a partition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Leader {
     pub(crate) broker: Option<BrokerId>,
     pub(crate) epoch: LeaderEpoch,
@@ -78,8 +112,20 @@ impl Topic {
     /// Who leads the partition; none if it does not exist.
     pub(crate) fn leader(&self, partition: PartitionId) -> Option<Leader> {
         let exists = (0..self.partitions).contains(&partition.0);
-        let told = self.leaders.get(&partition).copied();
+        let told = self.told.get(&partition).map(|told| told.leader);
         exists.then(|| told.unwrap_or(Leader::UNKNOWN))
+    }
+
+    /// Whether the broker keeps a copy of the partition that is in sync, as far as is known.
+    pub(crate) fn is_in_sync(&self, partition: PartitionId, broker: BrokerId) -> bool {
+        let told = self.told.get(&partition);
+        told.is_some_and(|told| told.in_sync.contains(&broker))
+    }
+
+    /// How many replicas are in sync, and of how many; none if that was not told.
+    pub(crate) fn in_sync_of(&self, partition: PartitionId) -> Option<(usize, usize)> {
+        let told = self.told.get(&partition)?;
+        Some((told.in_sync_count, told.keepers))
     }
 }
 
@@ -91,9 +137,9 @@ impl Image {
 
     /// Why nobody leads a partition, for people.
     pub(crate) fn why_leaderless(&self, topic: &Topic, partition: PartitionId) -> String {
-        let keepers = topic.keepers.get(&partition).map_or(&[][..], Vec::as_slice);
-        let told: Vec<String> = keepers
-            .iter()
+        let told = topic.told.get(&partition);
+        let may_lead = told.into_iter().flat_map(|told| &told.may_lead);
+        let told: Vec<String> = may_lead
             .map(|id| match self.brokers.get(id) {
                 Some(address) => format!("broker {id} ({address})"),
                 None => format!("broker {id}"),
@@ -141,27 +187,17 @@ impl Image {
             return;
         }
         let same = known.filter(|known| known.id == topic.id);
-        let mut leaders = same.map_or_else(BTreeMap::new, |known| known.leaders.clone());
-        let mut keepers = same.map_or_else(BTreeMap::new, |known| known.keepers.clone());
+        let mut told = same.map_or_else(BTreeMap::new, |known| known.told.clone());
         let partitions = topic.partition_count.clamp(0, PARTITIONS_PER_TOPIC_MAX);
-        leaders.retain(|partition, _| partition.0 < partitions);
-        keepers.retain(|partition, _| partition.0 < partitions);
+        told.retain(|partition, _| partition.0 < partitions);
         for partition in &topic.partitions {
             if !(0..partitions).contains(&partition.id.0) {
                 continue;
             }
             // Of two leaders the one with the larger epoch is the later one, whoever says so.
-            let slot = leaders.entry(partition.id).or_insert(Leader::UNKNOWN);
-            if slot.epoch <= partition.leader_epoch {
-                *slot = Leader {
-                    broker: partition.leader,
-                    epoch: partition.leader_epoch,
-                };
-                keepers.remove(&partition.id);
-                if partition.leader.is_none() {
-                    let told = partition.replicas.iter().take(KEEPERS_MAX);
-                    keepers.insert(partition.id, told.copied().collect());
-                }
+            let known = told.get(&partition.id);
+            if known.is_none_or(|known| known.leader.epoch <= partition.leader_epoch) {
+                told.insert(partition.id, Told::new(partition));
             }
         }
         let batch_bytes_max = match topic.batch_bytes_max {
@@ -175,8 +211,7 @@ impl Image {
             codec: Codec::from_name(&topic.compression),
             batch_bytes_max,
             partitions,
-            leaders,
-            keepers,
+            told,
             version,
         };
         self.topics.insert(name, Arc::new(topic));
@@ -185,10 +220,7 @@ impl Image {
 
 #[cfg(test)]
 mod tests {
-    use strandline_protocol::{
-        ErrorCode, PartitionEpoch,
-        messages::{Failure, PartitionMetadata},
-    };
+    use strandline_protocol::{ErrorCode, PartitionEpoch, messages::Failure};
 
     use super::*;
 
@@ -209,6 +241,9 @@ mod tests {
                     partition_epoch: PartitionEpoch(0),
                     replicas: Vec::new(),
                     isr: Vec::new(),
+                    eligible: Vec::new(),
+                    adding: Vec::new(),
+                    removing: Vec::new(),
                 })
                 .collect(),
         }
@@ -243,7 +278,7 @@ mod tests {
         image.apply_topic(Offset(5), &large);
         let known = &image.topics["t"];
         assert_eq!(known.partition_count(), PARTITIONS_PER_TOPIC_MAX);
-        assert_eq!(known.leaders.len(), 1);
+        assert_eq!(known.told.len(), 1);
         assert!(
             known
                 .leader(PartitionId(0))

@@ -1,19 +1,23 @@
 //! Asks the leaders of many partitions at once: one request per broker, again for those entries
 //! that were asked of the wrong one.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use strandline_protocol::{
     BrokerId, ErrorClass, LeaderEpoch, Offset, PartitionId, Timestamp,
+    limits::ENTRIES_PER_REQUEST_MAX,
     messages::{
-        DeleteRecordsPartition, DeleteRecordsRequest, Failure, ListOffsetsPartition,
-        ListOffsetsRequest, OffsetQuery,
+        DeleteRecordsPartition, DeleteRecordsRequest, DescribeReplicasRequest, DescribedReplicas,
+        Failure, ListOffsetsPartition, ListOffsetsRequest, OffsetQuery, PartitionName, Request,
     },
 };
 use tokio::time::Instant;
 
-use super::{Backoff, Cluster, Topic, no_leader};
+use super::{Backoff, Cluster, Topic, no_leader, silent};
 use crate::{ClientError, connection::Connection};
+
+/// How long a leader may take to describe its replicas before it counts as one that cannot.
+const ASKING_MAX: Duration = Duration::from_secs(2);
 
 /// What was looked up in one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,15 @@ pub struct DeletedUpTo {
     pub log_start_offset: Offset,
 }
 
+/// What becomes of partitions of which nobody can tell now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unanswered {
+    /// They are waited for, as long as a request may take.
+    Waited,
+    /// They are left out after a moment.
+    LeftOut,
+}
+
 /// What one broker says to each of the entries that it was asked, in their order.
 type Answers<T> = Result<Vec<(PartitionId, Failure, T)>, ClientError>;
 
@@ -46,6 +59,26 @@ impl Cluster {
         &self,
         topic: &Topic,
         queries: &BTreeMap<PartitionId, OffsetQuery>,
+    ) -> Result<BTreeMap<PartitionId, ListedPartition>, ClientError> {
+        self.list_offsets_or(topic, queries, Unanswered::Waited)
+            .await
+    }
+
+    /// As [`Cluster::list_offsets`], for those partitions of which somebody can tell now.
+    pub(crate) async fn list_offsets_now(
+        &self,
+        topic: &Topic,
+        queries: &BTreeMap<PartitionId, OffsetQuery>,
+    ) -> Result<BTreeMap<PartitionId, ListedPartition>, ClientError> {
+        self.list_offsets_or(topic, queries, Unanswered::LeftOut)
+            .await
+    }
+
+    async fn list_offsets_or(
+        &self,
+        topic: &Topic,
+        queries: &BTreeMap<PartitionId, OffsetQuery>,
+        unanswered: Unanswered,
     ) -> Result<BTreeMap<PartitionId, ListedPartition>, ClientError> {
         let topic_id = topic.id;
         let ask = |connection: Connection, entries: Vec<(PartitionId, OffsetQuery)>| async move {
@@ -70,7 +103,8 @@ impl Cluster {
             });
             Ok(listed.collect())
         };
-        self.ask_leaders(topic, queries, ask).await
+        let terms = (unanswered, ASKING_MAX);
+        self.ask_leaders(topic, queries, terms, ask).await
     }
 
     /// Deletes the records of each partition below its offset; none is the high watermark.
@@ -100,7 +134,64 @@ impl Cluster {
             });
             Ok(deleted.collect())
         };
-        self.ask_leaders(topic, before, ask).await
+        // It writes to a disk, which may be slow.
+        let terms = (Unanswered::Waited, self.options.request_timeout);
+        self.ask_leaders(topic, before, terms, ask).await
+    }
+
+    /// Asks the leader of each partition how far its replicas are, once: what cannot be told now is
+    /// an error of that partition only. Partitions that nobody leads are left out.
+    pub(crate) async fn describe_replicas(
+        &self,
+        topic: &Topic,
+    ) -> BTreeMap<PartitionId, Result<DescribedReplicas, ClientError>> {
+        let all = (0..topic.partition_count()).map(|id| (PartitionId(id), ()));
+        let image = self.image();
+        let mut described = BTreeMap::new();
+        for (broker, entries) in by_leader(topic, &all.collect()) {
+            let Some(address) = broker.and_then(|broker| image.brokers.get(&broker)) else {
+                continue;
+            };
+            for entries in entries.chunks(ENTRIES_PER_REQUEST_MAX) {
+                let names = entries.iter().map(|&(partition, ())| PartitionName {
+                    topic_id: topic.id,
+                    partition,
+                });
+                let partitions = names.collect();
+                let request = DescribeReplicasRequest { partitions };
+                match self.ask_address(address, &request).await {
+                    Ok(answer) => described.extend(answer.partitions.into_iter().map(|told| {
+                        let partition = told.partition;
+                        let told = if told.failure.error.is_none() {
+                            Ok(told)
+                        } else {
+                            let subject = format!("`{}`-{partition}", topic.name);
+                            Err(ClientError::refused(subject, told.failure))
+                        };
+                        (partition, told)
+                    })),
+                    Err(error) => {
+                        let failed = entries.iter();
+                        described.extend(failed.map(|entry| (entry.0, Err(error.clone()))));
+                    }
+                }
+            }
+        }
+        described
+    }
+
+    /// Asks one broker once, and not for long.
+    async fn ask_address<R: Request>(
+        &self,
+        address: &str,
+        request: &R,
+    ) -> Result<R::Response, ClientError> {
+        let asking = async {
+            let connection = self.links.connection(address).await?;
+            Ok(connection.request(request, Vec::new()).await?.0)
+        };
+        let asked = tokio::time::timeout(ASKING_MAX, asking).await;
+        asked.unwrap_or_else(|_| Err(silent::<R>(address)))
     }
 
     /// Both requests above are idempotent, so an attempt whose outcome is unknown is repeated.
@@ -108,13 +199,18 @@ impl Cluster {
         &self,
         topic: &Topic,
         entries: &BTreeMap<PartitionId, E>,
+        (unanswered, asking_max): (Unanswered, Duration),
         ask: impl Fn(Connection, Vec<(PartitionId, E)>) -> F,
     ) -> Result<BTreeMap<PartitionId, T>, ClientError>
     where
         E: Copy,
         F: Future<Output = Answers<T>>,
     {
-        let deadline = Instant::now() + self.options.request_timeout;
+        let patience = match unanswered {
+            Unanswered::Waited => self.options.request_timeout,
+            Unanswered::LeftOut => self.options.request_timeout.min(asking_max),
+        };
+        let deadline = Instant::now() + patience;
         let mut backoff = Backoff::new(&self.options);
         let mut left = entries.clone();
         let mut done = BTreeMap::new();
@@ -122,7 +218,11 @@ impl Cluster {
         loop {
             let mut last = None;
             for (broker, entries) in by_leader(&topic, &left) {
-                match self.ask_one(&topic, broker, entries, &ask).await {
+                let asking = self.ask_one(&topic, broker, entries, &ask);
+                // A broker that is paused or gone is left for whoever leads then.
+                let asked = tokio::time::timeout(asking_max, asking).await;
+                let asked = asked.unwrap_or_else(|_| Err(no_answer(broker)));
+                match asked {
                     Ok(answers) => {
                         for (partition, failure, answer) in answers {
                             match failure.into_result() {
@@ -152,8 +252,14 @@ impl Cluster {
                 reason: "it left out partitions that it was asked about".to_owned(),
             });
             let pause = backoff.next_pause();
-            if !may_help(&error) || Instant::now() + pause >= deadline {
+            if !may_help(&error) {
                 return Err(error);
+            }
+            if Instant::now() + pause >= deadline {
+                return match unanswered {
+                    Unanswered::Waited => Err(error),
+                    Unanswered::LeftOut => Ok(done),
+                };
             }
             tokio::time::sleep(pause).await;
             let fresh = self.topic_now(&topic.name).await?;
@@ -182,6 +288,16 @@ impl Cluster {
         };
         let connection = self.links.connection(address).await?;
         ask(connection, entries).await
+    }
+}
+
+/// The error of a leader that does not answer; asking again may help.
+fn no_answer(broker: Option<BrokerId>) -> ClientError {
+    let broker = broker.map_or_else(String::new, |broker| format!(" {broker}"));
+    ClientError::TimedOut {
+        what: format!("a look at broker{broker}"),
+        after: ASKING_MAX,
+        reason: "it does not answer".to_owned(),
     }
 }
 

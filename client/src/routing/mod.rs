@@ -13,17 +13,18 @@ mod watch;
 use std::{
     collections::BTreeSet,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 pub(crate) use backoff::Backoff;
-pub(crate) use image::{Image, Topic};
+pub(crate) use image::{Image, Leader, Topic};
 pub use leaders::{DeletedUpTo, ListedPartition};
 pub(crate) use links::Links;
 use parking_lot::Mutex;
 use reach::first_that_answers;
 use strandline_protocol::{
     ClusterId, ErrorClass, ErrorCode, Offset, PartitionId,
-    api::Retry,
+    api::{Cost, Retry},
     limits::ENTRIES_PER_REQUEST_MAX,
     messages::{
         BrokerMetadata, Failure, MetadataRequest, MetadataResponse, Request, TopicMetadata,
@@ -32,6 +33,25 @@ use strandline_protocol::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{ClientError, ClientOptions, connection::Connection};
+
+/// How long a broker may take to answer what it has in memory before another one is asked too, at
+/// the first attempt: longer than any that works needs, short enough for one that is paused or cut
+/// off to be left quickly. It doubles from attempt to attempt, for those that are merely slow.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The same for a change of metadata, which waits for the disks of a majority.
+const PATIENCE_FOR_CHANGES: Duration = Duration::from_secs(2);
+
+/// How long a request may take at its first attempt; none for one that must not be sent twice, or
+/// that waits on purpose.
+fn patience<R: Request>() -> Option<Duration> {
+    let api = R::API.api();
+    match (api.retry, api.cost) {
+        (Retry::Idempotent, Cost::Low) => Some(PATIENCE),
+        (Retry::Idempotent, Cost::MetadataWrite) => Some(PATIENCE_FOR_CHANGES),
+        _ => None,
+    }
+}
 
 /// A cluster, as all producers, consumers and admins of one client share it.
 #[derive(Debug)]
@@ -43,7 +63,7 @@ pub(crate) struct Cluster {
     preferred: Mutex<String>,
     image: tokio::sync::watch::Sender<Arc<Image>>,
     watched: Mutex<BTreeSet<String>>,
-    more_topics: Arc<Notify>,
+    watch_anew: Arc<Notify>,
     watching: OnceLock<()>,
     cluster_id: ClusterId,
 }
@@ -67,7 +87,7 @@ impl Cluster {
             preferred: Mutex::new(address),
             image: tokio::sync::watch::Sender::new(Arc::new(Image::default())),
             watched: Mutex::new(BTreeSet::new()),
-            more_topics: Arc::new(Notify::new()),
+            watch_anew: Arc::new(Notify::new()),
             watching: OnceLock::new(),
             cluster_id,
         }))
@@ -123,6 +143,8 @@ impl Cluster {
     }
 
     /// Asks any broker, again with growing pauses while it may help, within the request timeout.
+    /// One that says nothing for a while is left for the next one, if the request may be sent
+    /// twice.
     pub(crate) async fn ask<R: Request>(&self, request: &R) -> Result<R::Response, ClientError> {
         self.ask_by(|| self.control(), request).await
     }
@@ -138,26 +160,33 @@ impl Cluster {
     {
         let deadline = Instant::now() + self.options.request_timeout;
         let mut backoff = Backoff::new(&self.options);
+        let mut patience = patience::<R>();
         loop {
             let attempt = async {
                 let connection = connection().await?;
-                let (response, _) = connection.request(request, Vec::new()).await?;
-                Ok(response)
+                let answer = connection.request(request, Vec::new());
+                let Some(limit) = patience else {
+                    return Ok(Some(answer.await?.0));
+                };
+                match tokio::time::timeout(limit, answer).await {
+                    Ok(answer) => Ok(Some(answer?.0)),
+                    Err(_) => Ok(None),
+                }
             };
-            let error: ClientError = match attempt.await {
-                Ok(response) => return Ok(response),
-                Err(error) => error,
+            let (error, pause) = match attempt.await {
+                Ok(Some(response)) => return Ok(response),
+                Ok(None) => {
+                    patience = patience.map(|limit| limit.saturating_mul(2));
+                    // What it pushes does not come either.
+                    self.watch_anew.notify_one();
+                    (silent::<R>(&self.preferred.lock()), Duration::ZERO)
+                }
+                Err(error) => (error, backoff.next_pause()),
             };
-            let again = match error.class() {
-                ErrorClass::Retry | ErrorClass::RefreshMetadata => true,
-                ErrorClass::OutcomeUnknown => R::API.api().retry == Retry::Idempotent,
-                _ => false,
-            };
-            let pause = backoff.next_pause();
-            if !again || Instant::now() + pause >= deadline {
+            if !may_ask_again::<R>(&error) || Instant::now() + pause >= deadline {
                 return Err(error);
             }
-            if matches!(error, ClientError::Refused { .. }) {
+            if !matches!(error, ClientError::Unreachable { .. }) {
                 self.look_elsewhere();
             }
             tokio::time::sleep(pause).await;
@@ -176,10 +205,10 @@ impl Cluster {
         })?;
         if self.watched.lock().insert(name.to_owned()) {
             if self.watching.set(()).is_ok() {
-                let watching = watch::run(Arc::downgrade(self), Arc::clone(&self.more_topics));
+                let watching = watch::run(Arc::downgrade(self), Arc::clone(&self.watch_anew));
                 tokio::spawn(watching);
             } else {
-                self.more_topics.notify_one();
+                self.watch_anew.notify_one();
             }
         }
         Ok(topic)
@@ -295,6 +324,23 @@ where
         }
         asked.cursor = next;
         request = asked;
+    }
+}
+
+/// Whether a request that failed may be sent again.
+fn may_ask_again<R: Request>(error: &ClientError) -> bool {
+    match error.class() {
+        ErrorClass::Retry | ErrorClass::RefreshMetadata => true,
+        ErrorClass::OutcomeUnknown => R::API.api().retry == Retry::Idempotent,
+        _ => false,
+    }
+}
+
+/// The error of a broker that does not answer.
+fn silent<R: Request>(address: &str) -> ClientError {
+    ClientError::OutcomeUnknown {
+        what: R::API.api().name.to_owned(),
+        reason: format!("{address} does not answer"),
     }
 }
 

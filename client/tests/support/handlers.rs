@@ -1,11 +1,13 @@
 //! What a fake broker answers.
 
+mod replicas;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use strandline_client::protocol::{
-    ApiKey, ClusterId, DirectoryId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch, ProducerEpoch,
-    ProducerId,
+    ApiKey, BrokerId, ClusterId, DirectoryId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch,
+    ProducerEpoch, ProducerId,
     channel::{Frame, FrameKind},
     messages::{
         BrokerMetadata, ChangeVotersRequest, ChangeVotersResponse, DescribeClusterResponse,
@@ -78,6 +80,13 @@ pub async fn answer(
             encoded(kind, &ChangeVotersResponse { voters: asked.add }, &[])
         }
         ApiKey::UnregisterBroker => encoded(kind, &UnregisterBrokerResponse {}, &[]),
+        ApiKey::ElectLeaders | ApiKey::ReassignPartitions => {
+            replicas::changed(cluster, api, frame, kind)
+        }
+        ApiKey::DescribeReplicas => {
+            replicas::described(&mut cluster.state.lock(), broker, frame, kind)
+        }
+        ApiKey::DrainBroker => replicas::drained(&cluster.state.lock(), frame, kind),
         other => panic!("the fake broker does not know {other:?}"),
     }
 }
@@ -96,6 +105,8 @@ fn described(broker: i32) -> DescribeClusterResponse {
         topics: 0,
         partitions: 0,
         partitions_without_leader: 0,
+        partitions_under_replicated: 0,
+        partitions_under_min_isr: 0,
     }
 }
 
@@ -125,7 +136,7 @@ pub fn brokers(state: &State) -> Vec<BrokerMetadata> {
                 id: broker_id(i32::try_from(id).unwrap()),
                 host: host.to_owned(),
                 port: port.parse().unwrap(),
-                rack: None,
+                rack: state.racks.get(&i32::try_from(id).unwrap()).cloned(),
             }
         })
         .collect()
@@ -139,6 +150,12 @@ pub fn topic_metadata(state: &State, name: &str) -> TopicMetadata {
     };
     let leaders = found.map_or(&[][..], |topic| &topic.leaders);
     let keepers = found.map_or(&[][..], |topic| &topic.keepers);
+    let followers = found.map_or(&[][..], |topic| &topic.followers);
+    let replicas = |keeper: i32| -> Vec<BrokerId> {
+        let others = followers.iter().filter(|&&it| it != keeper);
+        let all = [keeper].into_iter().chain(others.copied());
+        all.map(broker_id).collect()
+    };
     TopicMetadata {
         name: name.to_owned(),
         id: found.map(|topic| topic.id).unwrap_or_default(),
@@ -156,8 +173,11 @@ pub fn topic_metadata(state: &State, name: &str) -> TopicMetadata {
                 leader: (leader.0 >= 0).then(|| broker_id(leader.0)),
                 leader_epoch: epoch(leader.1),
                 partition_epoch: PartitionEpoch(0),
-                replicas: vec![broker_id(keepers[id])],
-                isr: vec![broker_id(keepers[id])],
+                replicas: replicas(keepers[id]),
+                isr: replicas(keepers[id]),
+                eligible: Vec::new(),
+                adding: Vec::new(),
+                removing: Vec::new(),
             })
             .collect(),
     }
@@ -253,6 +273,11 @@ async fn fetch_waiting(
             .iter()
             .any(|it| !it.failure.error.is_none());
         let enough = payload.len() >= usize::try_from(asked.bytes_min).unwrap();
+        let failed = failed
+            || answer
+                .partitions
+                .iter()
+                .any(|it| it.preferred_replica.is_some());
         if failed || enough || tokio::time::Instant::now() >= deadline {
             return (answer, payload);
         }
@@ -268,16 +293,24 @@ fn fetch(
 ) -> (FetchResponse, Vec<u8>) {
     let mut payload = Vec::new();
     let mut partitions = Vec::new();
+    let near = |state: &State, broker: i32| {
+        asked.rack.is_some() && state.racks.get(&broker) == asked.rack.as_ref()
+    };
     for part in &asked.partitions {
         let index = usize::try_from(part.partition.0).unwrap();
         let mut bytes = Vec::new();
+        let followers = topic_of(state, part.topic_id).map(|it| it.followers.clone());
+        let followers = followers.unwrap_or_default();
+        let leader = topic_of(state, part.topic_id).map(|it| it.leaders[index].0);
+        let nearest = followers.iter().copied().find(|&id| near(state, id));
+        let preferred = nearest.filter(|_| leader == Some(broker) && !near(state, broker));
+        let serves = leader == Some(broker)
+            || (asked.rack.is_some() && leader >= Some(0) && followers.contains(&broker));
         let (mut start, mut end) = (0, 0);
         let failure = match (refused, topic_of(state, part.topic_id)) {
             (Some(code), _) => Some(code),
             (None, None) => Some(ErrorCode::UNKNOWN_TOPIC_ID),
-            (None, Some(topic)) if topic.leaders[index].0 != broker => {
-                Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
-            }
+            (None, Some(_)) if !serves => Some(ErrorCode::NOT_LEADER_OR_FOLLOWER),
             (None, Some(topic)) => {
                 let log = &topic.logs[index];
                 (start, end) = (log.start, log.end);
@@ -285,7 +318,9 @@ fn fetch(
                 if from < start || from > end {
                     Some(ErrorCode::OFFSET_OUT_OF_RANGE)
                 } else {
-                    bytes = log.read(from, usize::try_from(part.bytes_max).unwrap());
+                    if preferred.is_none() {
+                        bytes = log.read(from, usize::try_from(part.bytes_max).unwrap());
+                    }
                     None
                 }
             }
@@ -298,7 +333,11 @@ fn fetch(
             log_start_offset: Offset(start),
             high_watermark: Offset(end),
             bytes: u32::try_from(bytes.len()).unwrap(),
+            preferred_replica: preferred.filter(|_| failure.is_none()).map(broker_id),
         });
+        if !bytes.is_empty() {
+            *state.served.entry(broker).or_default() += 1;
+        }
         payload.extend_from_slice(&bytes);
     }
     (FetchResponse { partitions }, payload)

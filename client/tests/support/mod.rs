@@ -7,7 +7,7 @@ mod handlers;
 mod log;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -41,6 +41,8 @@ pub enum Intercept {
     Serve,
     /// Not served; answered with this code, entry by entry where the API has entries.
     Refuse(ErrorCode),
+    /// Served, and then answered with this code all the same.
+    ServeAndRefuse(ErrorCode),
     /// Served; the connection breaks instead of the answer.
     LoseAnswer,
     /// Not served; the connection breaks.
@@ -66,6 +68,8 @@ pub struct FakeTopic {
     pub leaders: Vec<(i32, i32)>,
     /// Who keeps each partition: whoever led it last.
     pub keepers: Vec<i32>,
+    /// Brokers that keep every partition in sync beside its leader, as fast as light.
+    pub followers: Vec<i32>,
     pub batch_bytes_max: u32,
     pub compression: String,
 }
@@ -77,12 +81,21 @@ pub struct State {
     pub next_producer: i64,
     pub epochs: BTreeMap<i64, i16>,
     pub seen: Vec<Seen>,
+    /// Where brokers run.
+    pub racks: BTreeMap<i32, String>,
+    /// Brokers that read nothing from their sockets, as if they were stopped.
+    pub paused: BTreeSet<i32>,
+    /// How often each broker has served records to consumers.
+    pub served: BTreeMap<i32, usize>,
     /// The broker that belongs to another cluster, if one does.
     pub foreign: Option<i32>,
     counts: BTreeMap<u16, usize>,
     interceptor: Interceptor,
-    watchers: Vec<(FrameKind, mpsc::UnboundedSender<Bytes>)>,
+    watchers: Vec<Watcher>,
 }
+
+/// A broker, and where it pushes.
+type Watcher = (i32, FrameKind, mpsc::UnboundedSender<Bytes>);
 
 /// Brokers that share one state.
 #[derive(Clone)]
@@ -116,6 +129,9 @@ impl FakeCluster {
                 next_producer: 1_000,
                 epochs: BTreeMap::new(),
                 seen: Vec::new(),
+                racks: BTreeMap::new(),
+                paused: BTreeSet::new(),
+                served: BTreeMap::new(),
                 foreign: None,
                 counts: BTreeMap::new(),
                 interceptor: Box::new(|_| Intercept::Serve),
@@ -193,6 +209,7 @@ impl FakeCluster {
             logs: (0..partitions).map(|_| FakeLog::default()).collect(),
             leaders: vec![(0, 0); partitions],
             keepers: vec![0; partitions],
+            followers: Vec::new(),
             batch_bytes_max: 1 << 20,
             compression: "producer".to_owned(),
         };
@@ -210,6 +227,30 @@ impl FakeCluster {
             moved.keepers[partition] = broker;
         }
         state.push(topic);
+    }
+
+    /// Copies of every partition lie on these brokers too.
+    pub fn replicate(&self, topic: &str, followers: &[i32]) {
+        let mut state = self.state.lock();
+        state.version += 1;
+        state.topics.get_mut(topic).unwrap().followers = followers.to_vec();
+        state.push(topic);
+    }
+
+    /// A broker stops as by a signal: connections stay, nothing comes back.
+    pub fn pause(&self, broker: i32) {
+        self.state.lock().paused.insert(broker);
+    }
+
+    /// It goes on.
+    pub fn go_on(&self, broker: i32) {
+        self.state.lock().paused.remove(&broker);
+    }
+
+    async fn while_paused(&self, broker: i32) {
+        while self.state.lock().paused.contains(&broker) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// The values in one partition, in order.
@@ -251,6 +292,7 @@ impl FakeCluster {
         let mut buffer = BytesMut::new();
         loop {
             while let Some(frame) = decoder.decode(&mut buffer).unwrap() {
+                self.while_paused(broker).await;
                 if !self.handle(broker, frame, &answers).await {
                     // An empty chunk ends the writer.
                     let _ = answers.send(Bytes::new());
@@ -289,11 +331,16 @@ impl FakeCluster {
         }
         let refused = match intercept {
             Intercept::Refuse(code) => Some(code),
+            Intercept::ServeAndRefuse(code) => {
+                handlers::answer(self, broker, api, &frame, None).await;
+                Some(code)
+            }
             _ => None,
         };
         if api == ApiKey::WatchMetadata {
             let kind = FrameKind::push(&frame.header);
-            self.state.lock().watchers.push((kind, answers.clone()));
+            let watcher = (broker, kind, answers.clone());
+            self.state.lock().watchers.push(watcher);
         }
         let one_way = frame.header.flags == Flags::ONE_WAY;
         let answer = match refused {
@@ -325,8 +372,9 @@ impl State {
             brokers: handlers::brokers(self),
             topics: vec![handlers::topic_metadata(self, topic)],
         };
-        let pushed = |(kind, watcher): &(FrameKind, mpsc::UnboundedSender<Bytes>)| {
-            watcher.send(encoded(*kind, &push, &[])).is_ok()
+        let paused = self.paused.clone();
+        let pushed = |(broker, kind, watcher): &Watcher| {
+            paused.contains(broker) || watcher.send(encoded(*kind, &push, &[])).is_ok()
         };
         self.watchers.retain(pushed);
     }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Request;
+use super::{Duty, PartitionName, Request};
 use crate::{
     api::ApiKey,
     ids::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, Offset, ProducerId},
@@ -35,6 +35,11 @@ pub struct RegisterBrokerRequest {
     /// Its data directories, in their configured order.
     #[serde(deserialize_with = "super::entries::bounded")]
     pub directories: Vec<DirectoryId>,
+    /// Those of them whose last run may have lost what was not fsynced: neither a clean-shutdown
+    /// mark nor the same boot and mount speaks for them. What counted without an fsync there is not
+    /// in sync any more.
+    #[serde(default, deserialize_with = "super::entries::bounded")]
+    pub lossy: Vec<DirectoryId>,
     /// Its software and version, as `name/version`.
     pub software: String,
     /// The newest metadata version that it knows.
@@ -72,6 +77,13 @@ pub struct BrokerHeartbeatRequest {
     /// Those of its data directories that have failed.
     #[serde(default, deserialize_with = "super::entries::bounded")]
     pub offline: Vec<DirectoryId>,
+    /// Whether it still opens its logs: it leads nothing before it has.
+    #[serde(default)]
+    pub recovering: bool,
+    /// Partitions whose copy here cannot be trusted: damaged below its recovery point, or not to be
+    /// opened. It is neither in sync nor eligible where another one is.
+    #[serde(default, deserialize_with = "super::entries::bounded")]
+    pub damaged: Vec<PartitionName>,
 }
 
 impl Request for BrokerHeartbeatRequest {
@@ -192,6 +204,9 @@ pub struct BrokerDescription {
     /// Up to where it follows the metadata log, as far as is known.
     #[serde(default)]
     pub applied: Option<Offset>,
+    /// What it is to do with leaderships.
+    #[serde(default)]
+    pub duty: Duty,
     /// How many partitions it leads.
     pub leads: u32,
     /// How many partitions it keeps.
@@ -226,6 +241,13 @@ pub struct DescribeClusterResponse {
     pub partitions: u32,
     /// How many of them have no leader.
     pub partitions_without_leader: u32,
+    /// How many partitions have fewer replicas in sync than they are to have.
+    #[serde(default)]
+    pub partitions_under_replicated: u32,
+    /// How many of those have fewer than `min.insync.replicas`: they take no write that all
+    /// replicas acknowledge.
+    #[serde(default)]
+    pub partitions_under_min_isr: u32,
 }
 
 /// Changes who votes in the metadata quorum, all at once.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Failure, Request};
 use crate::{
     api::ApiKey,
-    ids::{LeaderEpoch, Offset, PartitionId, TopicId},
+    ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId},
 };
 
 /// From where to read one partition.
@@ -34,6 +34,10 @@ pub struct FetchRequest {
     pub bytes_min: u32,
     /// How much in all at most, in bytes; the first batch comes whole all the same.
     pub bytes_max: u32,
+    /// The rack of the consumer: it is told of a replica in it to read from (KIP-392). None reads
+    /// from leaders only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
     /// What to read, in order of preference.
     #[serde(deserialize_with = "super::entries::bounded")]
     pub partitions: Vec<FetchPartition>,
@@ -61,6 +65,10 @@ pub struct FetchedPartition {
     pub log_start_offset: Offset,
     /// The end of what consumers may read.
     pub high_watermark: Offset,
+    /// From whom the consumer had better read: an in-sync replica in its own rack. No records come
+    /// with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred_replica: Option<BrokerId>,
     /// How many bytes of the payload: whole batches.
     pub bytes: u32,
 }

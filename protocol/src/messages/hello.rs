@@ -45,6 +45,8 @@ pub enum Purpose {
     Quorum,
     /// Snapshots of the metadata.
     Snapshot,
+    /// Records that a follower fetches from its leader.
+    Replication,
 }
 
 /// The broker that connects.

@@ -56,6 +56,16 @@ pub struct PartitionMetadata {
     pub replicas: Vec<BrokerId>,
     /// Those of them that are in sync.
     pub isr: Vec<BrokerId>,
+    /// Those that are not in sync and may lead all the same once nobody is: they have all that was
+    /// acknowledged (KIP-966).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eligible: Vec<BrokerId>,
+    /// Those that a reassignment adds and that are not in sync yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adding: Vec<BrokerId>,
+    /// Those that go once it is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removing: Vec<BrokerId>,
 }
 
 /// One topic, or a page of its partitions.

@@ -16,6 +16,8 @@ mod metadata;
 mod produce;
 mod producer_ids;
 mod quorum;
+mod replicas;
+mod replication;
 mod topics;
 
 pub use brokers::{DescribeBrokerRequest, DescribeBrokerResponse};
@@ -48,6 +50,18 @@ pub use quorum::{
     Ballot, EntryId, QuorumAppendRequest, QuorumAppendResponse, QuorumSnapshotRequest,
     QuorumSnapshotResponse, QuorumTransferRequest, QuorumTransferResponse, QuorumVoteRequest,
     QuorumVoteResponse, TermVote,
+};
+pub use replicas::{
+    DescribeReplicasRequest, DescribeReplicasResponse, DescribedReplicas, DrainBrokerRequest,
+    DrainBrokerResponse, Duty, ElectLeadersRequest, ElectLeadersResponse, Election,
+    PartitionOutcome, ReassignPartitionsRequest, ReassignPartitionsResponse, Reassignment,
+    ReplicaDescription,
+};
+pub use replication::{
+    AlterPartition, AlterPartitionsRequest, AlterPartitionsResponse, AlteredPartition, EpochEnd,
+    FetchSession, InSyncReplica, PartitionName, ReplicaFetchPartition, ReplicaFetchRequest,
+    ReplicaFetchResponse, ReplicaFetchedPartition, ReplicaProgressPartition,
+    ReplicaProgressRequest, ReplicaProgressResponse,
 };
 pub use topics::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,

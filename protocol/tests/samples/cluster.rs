@@ -5,7 +5,7 @@ use strandline_protocol::{
     messages::{
         Ballot, BrokerDescription, BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerState,
         ChangeVotersRequest, ChangeVotersResponse, DescribeClusterRequest, DescribeClusterResponse,
-        EntryId, HELLO_MAGIC, HelloRequest, MemberDescription, MemberRole, Peer, Purpose,
+        Duty, EntryId, HELLO_MAGIC, HelloRequest, MemberDescription, MemberRole, Peer, Purpose,
         QuorumAppendRequest, QuorumAppendResponse, QuorumSnapshotRequest, QuorumSnapshotResponse,
         QuorumTransferRequest, QuorumTransferResponse, QuorumVoteRequest, QuorumVoteResponse,
         RegisterBrokerRequest, RegisterBrokerResponse, ReserveProducerIdsRequest,
@@ -143,6 +143,7 @@ fn registration(samples: &mut Samples) {
         directories: vec![DirectoryId(*b"directory id, 16"), DirectoryId([7; 16])],
         software: "strandline/0.1.0".to_owned(),
         metadata_version_max: 2,
+        lossy: Vec::new(),
     };
     samples.request("", &register, &[]);
     (register.cluster_id, register.rack) = (None, None);
@@ -158,6 +159,8 @@ fn registration(samples: &mut Samples) {
         applied: Offset(1_020),
         stopping: true,
         offline: vec![DirectoryId([7; 16])],
+        recovering: false,
+        damaged: Vec::new(),
     };
     samples.request("", &heartbeat, &[]);
     let answer = BrokerHeartbeatResponse {
@@ -198,6 +201,7 @@ fn described() -> DescribeClusterResponse {
         state,
         lease_ms,
         applied: lease_ms.map(|_| Offset(1_020)),
+        duty: if id == 3 { Duty::Drained } else { Duty::Full },
         leads: 3,
         keeps: 4,
     };
@@ -223,6 +227,8 @@ fn described() -> DescribeClusterResponse {
         topics: 3,
         partitions: 12,
         partitions_without_leader: 3,
+        partitions_under_replicated: 5,
+        partitions_under_min_isr: 4,
     }
 }
 

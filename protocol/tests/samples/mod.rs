@@ -5,6 +5,7 @@
 )]
 
 mod cluster;
+mod replicas;
 
 use bytes::BytesMut;
 use serde::{Serialize, de::DeserializeOwned};
@@ -140,6 +141,7 @@ pub fn all() -> Vec<Sample> {
     offsets(&mut samples);
     broker(&mut samples);
     cluster::all(&mut samples);
+    replicas::all(&mut samples);
     for api in APIS {
         for what in ["request", "response"] {
             let name = format!("{:02}-{}.{what}", api.key.code(), api.name);
@@ -205,6 +207,9 @@ fn topic_metadata(failure: Failure) -> TopicMetadata {
             partition_epoch: PartitionEpoch(9),
             replicas: vec![BrokerId(1), BrokerId(2)],
             isr: vec![BrokerId(1)],
+            eligible: Vec::new(),
+            adding: Vec::new(),
+            removing: Vec::new(),
         }],
     }
 }
@@ -373,6 +378,7 @@ fn fetch(samples: &mut Samples) {
         bytes_min: 1,
         bytes_max: 8 << 20,
         partitions: vec![partition(Some(LeaderEpoch(4))), partition(None)],
+        rack: None,
     };
     samples.request("", &request, &[]);
     let payload = batch(Codec::None);
@@ -384,6 +390,7 @@ fn fetch(samples: &mut Samples) {
         log_start_offset: Offset(5),
         high_watermark: Offset(1_020),
         bytes,
+        preferred_replica: None,
     };
     let corrupt = Failure::new(ErrorCode::CORRUPT, "damaged; go on at offset 1010");
     let partitions = vec![

@@ -15,6 +15,7 @@ use strandline_protocol::{
 use super::{
     Log,
     active::Incoming,
+    epochs::Epochs,
     errors::AppendError,
     producers::{BatchMark, Decision},
     units::to_u64,
@@ -77,6 +78,9 @@ impl Log {
     /// the one before ended, the first at [`Log::end`], and epochs must neither decrease nor exceed
     /// `leader_epoch`. Nothing is appended unless all of them are good.
     ///
+    /// The first batch of a log that is empty may begin before its start, if it holds that: the
+    /// start of the leader's log may lie within a batch, and batches are copied whole.
+    ///
     /// # Errors
     /// As [`Log::append`]. If the disk is full, the first of them may be in the log: [`Log::end`]
     /// tells.
@@ -87,19 +91,68 @@ impl Log {
         now: Timestamp,
     ) -> Result<Appended, AppendError> {
         self.check_online()?;
-        let base_offset = self.end;
-        self.check_replicated(batches, leader_epoch)?;
-        for batch in split_batches(batches) {
-            let view = batch?;
-            self.begin_epoch(view.header().leader_epoch())?;
-            self.place(view.header(), view.stored_records(), now)?;
+        let base_offset = self.first_base(batches);
+        self.check_replicated(batches, base_offset, leader_epoch)?;
+        if base_offset < self.end {
+            self.begin_before(base_offset, now)?;
         }
+        let appended = self.place_all(batches, now);
+        if self.end < self.start {
+            // Not even the first of them.
+            (self.end, self.durable) = (self.start, self.start);
+        }
+        appended?;
         Ok(Appended {
             base_offset,
             end_offset: self.end,
             duplicate: false,
             log_append_time: None,
         })
+    }
+
+    /// Makes (`epoch`, log end) durable ahead of the first append of a leader, so that this does
+    /// not wait for the disk. Does nothing for an epoch that is known.
+    ///
+    /// # Errors
+    /// As [`Log::append`]; nothing has changed if the disk is full, and the first append does it.
+    pub fn lead_in(&mut self, epoch: LeaderEpoch) -> Result<(), AppendError> {
+        self.check_online()?;
+        self.check_epoch(epoch)?;
+        self.begin_epoch(epoch)
+    }
+
+    fn place_all(&mut self, batches: &[u8], now: Timestamp) -> Result<(), AppendError> {
+        for batch in split_batches(batches) {
+            let view = batch?;
+            self.follow_epoch(view.header().leader_epoch())?;
+            self.place(view.header(), view.stored_records(), now)?;
+        }
+        Ok(())
+    }
+
+    /// Where the first batch of a leader has to begin.
+    fn first_base(&self, batches: &[u8]) -> Offset {
+        let first = split_batches(batches).next().and_then(Result::ok);
+        let Some(header) = first.as_ref().map(BatchView::header) else {
+            return self.end;
+        };
+        let base = header.base_offset();
+        let holds_start = Offset::ZERO <= base && base < self.end && self.end < header.end_offset();
+        if self.start == self.end && holds_start {
+            base
+        } else {
+            self.end
+        }
+    }
+
+    /// An empty log is about to begin with a batch that begins at `base`, before its start. What
+    /// lies in front of the start is no part of the log any more, and makes room.
+    fn begin_before(&mut self, base: Offset, now: Timestamp) -> Result<(), StorageError> {
+        if self.oldest_base().is_some() {
+            self.restart_at(self.start, now)?;
+        }
+        (self.end, self.durable) = (base, base);
+        Ok(())
     }
 
     /// Takes room for a batch of up to `bytes` ahead of its append, in a new segment if it belongs
@@ -155,10 +208,11 @@ impl Log {
     fn check_replicated(
         &self,
         batches: &[u8],
+        base: Offset,
         leader_epoch: LeaderEpoch,
     ) -> Result<(), AppendError> {
-        let mut end = self.end;
-        let mut current = self.epochs.latest().unwrap_or(LeaderEpoch::NONE);
+        let mut end = base;
+        let mut current = self.last_batch_epoch().unwrap_or(LeaderEpoch::NONE);
         for batch in split_batches(batches) {
             let view = batch?;
             view.check_crc()?;
@@ -224,6 +278,24 @@ impl Log {
         }
         let mut epochs = self.epochs.clone();
         epochs.assign(epoch, self.end);
+        self.store_epochs(epochs)
+    }
+
+    /// The same for a batch of another leader. What begins at the log end then is an epoch in which
+    /// this replica led and wrote nothing: the leader's log knows better which one goes on there.
+    fn follow_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), AppendError> {
+        if self.epochs.latest() == Some(epoch) {
+            return Ok(());
+        }
+        let mut epochs = self.epochs.clone();
+        epochs.truncate_to(self.end);
+        if epochs.latest() != Some(epoch) {
+            epochs.assign(epoch, self.end);
+        }
+        self.store_epochs(epochs)
+    }
+
+    fn store_epochs(&mut self, epochs: Epochs) -> Result<(), AppendError> {
         self.create_directory()
             .and_then(|()| self.store_state(&epochs, self.start))
             .map_err(|error| self.failed(error))?;

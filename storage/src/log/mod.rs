@@ -42,6 +42,7 @@ mod producer_snapshot;
 mod producers;
 mod read;
 mod recovery;
+mod repair;
 mod restart;
 mod retention;
 mod roll;
@@ -80,6 +81,7 @@ pub use flush::{FlushJob, FlushOutcome, WritebackJob};
 pub use partition_state::sealed_topic_id;
 pub use read::{ColdRange, Fetched};
 pub use recovery::{RecoveryHint, RecoveryReport, Shutdown};
+pub use repair::{RepairError, RepairJob, RepairOutcome};
 pub use retention::Removed;
 pub use time_lookup::TimestampedOffset;
 
@@ -210,6 +212,14 @@ impl Log {
     #[must_use]
     pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
         self.epochs.at(offset)
+    }
+
+    /// The epoch of the last batch; none if the log holds none. An epoch that has begun and written
+    /// nothing is not it, unlike [`Log::latest_epoch`].
+    #[must_use]
+    pub fn last_batch_epoch(&self) -> Option<LeaderEpoch> {
+        let last = self.end.plus(-1);
+        (self.start <= last).then(|| self.epochs.at(last)).flatten()
     }
 
     /// How many producers are remembered.

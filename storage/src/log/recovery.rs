@@ -5,6 +5,7 @@
 //! begin at exactly the expected offset, and what is kept is synced before it counts.
 
 use std::{
+    ops::Range,
     path::Path,
     sync::{Arc, atomic::AtomicI64},
 };
@@ -60,6 +61,8 @@ pub struct RecoveryReport {
     /// What is wrong below the recovery point, where it met the eye: data that was durable is
     /// damaged. It is never served, reads of it give [`super::ReadError::Corrupt`].
     pub damage: Vec<String>,
+    /// The same as offsets: from the first that cannot be read to the next good one.
+    pub damaged: Vec<Range<Offset>>,
 }
 
 impl Log {
@@ -93,6 +96,12 @@ impl Log {
             return Err(StorageError::damaged(directory, reason));
         }
         let stored = state.as_ref().map(|(state, _)| state);
+        let log_start = start_of(state.as_ref(), &hint);
+        let mut hint = hint;
+        if hint.recovery_point <= log_start {
+            // It speaks of what is gone. The batch that holds the start may have come later, whole.
+            hint.recovery_point = Offset::ZERO;
+        }
         let resume = match &listing {
             Some(_) => load_recovery_state(files, directory, now)?,
             None => None,
@@ -125,12 +134,6 @@ impl Log {
             loaded: Mutex::default(),
             health: Health::Online,
             progress: Progress::default(),
-        };
-        // The protected file is written whenever the start moves within a segment, so it is newer.
-        let log_start = match &state {
-            Some((state, Source::Protected)) => state.log_start,
-            Some((state, Source::Outdated)) => state.log_start.max(hint.log_start),
-            _ => hint.log_start,
         };
         log.begin_at(log_start)?;
         log.settle_epochs(state.as_ref().map(|(state, source)| (state, *source)))?;
@@ -294,7 +297,18 @@ impl Log {
     }
 }
 
-fn load_recovery_state(
+/// Where the log starts. The protected file is written whenever the start moves within a segment,
+/// so it is newer than what the directory remembers.
+fn start_of(state: Option<&(PartitionState, Source)>, hint: &RecoveryHint) -> Offset {
+    match state {
+        Some((state, Source::Protected)) => state.log_start,
+        Some((state, Source::Outdated)) => state.log_start.max(hint.log_start),
+        _ => hint.log_start,
+    }
+}
+
+/// What a checkpoint wrote down of the active index and the producers.
+pub(super) fn load_recovery_state(
     files: &dyn FileSystem,
     directory: &Path,
     now: Timestamp,

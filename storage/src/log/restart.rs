@@ -37,6 +37,28 @@ impl Log {
         emptied
     }
 
+    /// The same at an offset below the log start, for a follower whose leader has nothing up to
+    /// there, as after an election of a replica that was not in sync. After a crash the log may
+    /// also be empty at its old start.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn restart_before(&mut self, offset: Offset, now: Timestamp) -> Result<(), StorageError> {
+        self.restart_at(self.start, now)?;
+        if offset >= self.start {
+            return Ok(());
+        }
+        // Nothing is left that could come back in front of the old start.
+        self.create_directory()?;
+        if let Err(error) = self.store_state(&Epochs::default(), offset) {
+            return Err(self.failed(error));
+        }
+        (self.start, self.end, self.durable) = (offset, offset, offset);
+        self.progress.checkpointed = offset;
+        self.progress.reached.store(offset.0, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn empty_to(&mut self, offset: Offset, now: Timestamp) -> Result<(), StorageError> {
         // The start alone does not outlast a crash if there are batches above it.
         self.truncate_to(offset, now)?;

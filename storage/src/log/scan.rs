@@ -294,6 +294,7 @@ impl Scan<'_> {
                 "offsets {first} to {next} (exclusive) of {} cannot be read: {reason}",
                 self.directory.display(),
             ));
+            self.report.damaged.push(first..next);
             if mutants::is_active(Mutant::BadBatchTruncatesDurable) {
                 return Ok(Some(Outcome::Cut));
             }

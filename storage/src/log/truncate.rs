@@ -11,9 +11,11 @@ use strandline_protocol::{Offset, Timestamp};
 use super::{
     Log,
     active::Active,
+    errors::ReadError,
     listing::Listing,
     producer_snapshot::{RECOVERY_FILE, encode_snapshot},
     producers::Producers,
+    recovery::load_recovery_state,
     remove_if_there,
     retention::rename_away,
     segment::Segment,
@@ -47,7 +49,31 @@ impl Log {
         result
     }
 
+    /// Where a cut at `offset` ends the log at the latest, and so how far the recovery point has to
+    /// be lowered before it: where the batch that holds `offset` begins. Reads a few headers.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn cut_target(&self, offset: Offset) -> Result<Offset, StorageError> {
+        self.check_online()?;
+        if offset >= self.end {
+            return Ok(self.end);
+        }
+        let offset = offset.max(self.start);
+        let Some(place) = self.place_of(offset)? else {
+            return Ok(offset);
+        };
+        match self.locate(&place, offset) {
+            Ok(batch) => Ok(batch.header.base_offset()),
+            Err(ReadError::Storage(error)) => Err(error),
+            // What is damaged is passed over in larger steps.
+            Err(_) => Ok(place.base),
+        }
+    }
+
     fn cut_at(&mut self, offset: Offset, now: Timestamp) -> Result<Offset, StorageError> {
+        // What was written down of producers holds still if it is of an earlier time than the cut.
+        let written = load_recovery_state(self.files.as_ref(), &self.directory, now)?;
         self.prepare_cut()?;
         self.drop_segments_from(offset)?;
         let end = self.cut_within(offset)?;
@@ -67,7 +93,7 @@ impl Log {
         }
         files.sync_directory(&self.directory)?;
         self.producers = Producers::default();
-        self.restore_producers(None, now)?;
+        self.restore_producers(written.filter(|state| state.end <= end), now)?;
         let snapshot = FileKind::Snapshot.path(&self.directory, end);
         replace_hint(
             self.files.as_ref(),

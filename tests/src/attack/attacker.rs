@@ -91,7 +91,8 @@ pub struct Orders {
     /// How.
     pub kind: Kind,
     /// A topic of which it may do as it likes.
-    #[arg(value_parser = topic_id)]
+    // An identity may begin with a hyphen.
+    #[arg(value_parser = topic_id, allow_hyphen_values = true)]
     pub topic: TopicId,
     /// How many connections it may have open at once.
     pub connections_max: usize,

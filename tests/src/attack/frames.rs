@@ -235,6 +235,7 @@ pub fn fetch(topic: TopicId, entries: usize, bytes_min: u32) -> Vec<u8> {
         bytes_min,
         bytes_max: 1 << 20,
         partitions: vec![wanted; entries],
+        rack: None,
     };
     request(&fetch, b"")
 }

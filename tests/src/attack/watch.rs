@@ -258,6 +258,7 @@ impl Peer {
                 bytes_max: 1 << 20,
                 current_leader_epoch: None,
             }],
+            rack: None,
         };
         let (response, payload) = self.call(&request, b"")?;
         let fetched = response.partitions.first().context("an empty answer")?;

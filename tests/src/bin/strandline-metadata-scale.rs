@@ -185,6 +185,7 @@ async fn fill(data: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         raft_id: Some(7),
         software: "strandline/0.0.0".into(),
         metadata_version_max: METADATA_VERSION,
+        lossy: Vec::new(),
     };
     let registered = metadata
         .propose_here(Command::RegisterBroker(registration))

@@ -234,6 +234,7 @@ impl Machine {
             raft_id: Some(data.identity().raft_id.0),
             software: "strandline/0.0.0".into(),
             metadata_version_max: METADATA_VERSION,
+            lossy: Vec::new(),
         };
         let epoch = settle(&runtime, metadata.register(registration))?;
         data.set_broker_epoch(epoch)?;

@@ -17,12 +17,14 @@ use strandline_protocol::{
     ApiKey, BrokerId, ClusterId, DirectoryId, LeaderEpoch,
     api::APIS,
     messages::{
-        AlterConfigsRequest, BrokerHeartbeatRequest, ChangeVotersRequest, CreatePartitionsRequest,
-        CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeBrokerRequest,
-        DescribeClusterRequest, DescribeConfigsRequest, ErrorMessage, FetchRequest, HelloRequest,
-        InitProducerIdRequest, ListOffsetsRequest, MetadataPush, MetadataRequest, MetadataResponse,
-        NewTopic, ProduceRequest, QuorumAppendRequest, QuorumSnapshotRequest,
-        QuorumTransferRequest, QuorumVoteRequest, RegisterBrokerRequest, Request,
+        AlterConfigsRequest, AlterPartitionsRequest, BrokerHeartbeatRequest, ChangeVotersRequest,
+        CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+        DescribeBrokerRequest, DescribeClusterRequest, DescribeConfigsRequest,
+        DescribeReplicasRequest, DrainBrokerRequest, ElectLeadersRequest, ErrorMessage,
+        FetchRequest, HelloRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataPush,
+        MetadataRequest, MetadataResponse, NewTopic, ProduceRequest, QuorumAppendRequest,
+        QuorumSnapshotRequest, QuorumTransferRequest, QuorumVoteRequest, ReassignPartitionsRequest,
+        RegisterBrokerRequest, ReplicaFetchRequest, ReplicaProgressRequest, Request,
         ReserveProducerIdsRequest, UnregisterBrokerRequest, WatchMetadataRequest, decode, encode,
     },
 };
@@ -99,6 +101,13 @@ fn exchange(api: ApiKey, kind: u8, message: &[u8]) {
         ApiKey::DescribeCluster => drop(either::<DescribeClusterRequest>(kind, message)),
         ApiKey::ChangeVoters => drop(either::<ChangeVotersRequest>(kind, message)),
         ApiKey::UnregisterBroker => drop(either::<UnregisterBrokerRequest>(kind, message)),
+        ApiKey::ReplicaFetch => drop(either::<ReplicaFetchRequest>(kind, message)),
+        ApiKey::ReplicaProgress => drop(either::<ReplicaProgressRequest>(kind, message)),
+        ApiKey::AlterPartitions => drop(either::<AlterPartitionsRequest>(kind, message)),
+        ApiKey::ElectLeaders => drop(either::<ElectLeadersRequest>(kind, message)),
+        ApiKey::ReassignPartitions => drop(either::<ReassignPartitionsRequest>(kind, message)),
+        ApiKey::DescribeReplicas => drop(either::<DescribeReplicasRequest>(kind, message)),
+        ApiKey::DrainBroker => drop(either::<DrainBrokerRequest>(kind, message)),
     }
 }
 
@@ -195,6 +204,7 @@ fn cluster() -> Image {
         raft_id: Some(42),
         software: "strandline/0.0.0".into(),
         metadata_version_max: METADATA_VERSION,
+        lossy: Vec::new(),
     };
     let topic = NewTopic {
         name: "t".to_owned(),

@@ -262,6 +262,9 @@ fn tell_partition(id: PartitionId, partition: &Arc<Partition>) -> PartitionMetad
             .map(|replica| replica.broker)
             .collect(),
         isr: partition.isr.clone(),
+        eligible: partition.elr.clone(),
+        adding: partition.adding.clone(),
+        removing: partition.removing.clone(),
     }
 }
 

@@ -7,6 +7,10 @@ pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// an entry.
 pub const PARTITIONS_PER_RECORD_MAX: usize = 4_000;
 
+/// How many copies of partitions one record lists at most: one of four thousand partitions with
+/// three replicas, or fewer partitions with more.
+pub const COPIES_PER_RECORD_MAX: usize = 12_000;
+
 /// How many partitions the topics of one cluster have at most, all together.
 pub const PARTITIONS_PER_CLUSTER_MAX: usize = 200_000;
 
@@ -28,6 +32,9 @@ pub const DIRECTORIES_PER_BROKER_MAX: usize = 64;
 /// How many partitions one record of a snapshot lists at most: each tells more than in the log, so
 /// that this stays below half of an entry, too.
 pub const PARTITIONS_PER_SNAPSHOT_RECORD_MAX: usize = 1_000;
+
+/// How many copies of partitions one record of a snapshot lists at most.
+pub const COPIES_PER_SNAPSHOT_RECORD_MAX: usize = 5_000;
 
 /// How many brokers vote in the metadata quorum at most.
 pub const VOTERS_MAX: usize = 7;

@@ -11,6 +11,7 @@ mod configs;
 mod controller;
 mod entry;
 mod image;
+mod lack;
 pub mod limits;
 mod producer_ids;
 pub mod quorum_plan;
@@ -29,6 +30,7 @@ pub use image::{
     Broker, BrokerState, Contradiction, Image, ImageBuilder, SnapshotCounts, SnapshotError,
     SnapshotPartition, SnapshotRecord,
 };
+pub use lack::LackOfReplicas;
 pub use producer_ids::{ProducerIdBlock, ProducerIds};
 pub use record::{
     ChangedTopic, METADATA_VERSION, Membership, PartitionChange, Record, Registration, Replica,

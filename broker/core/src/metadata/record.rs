@@ -8,14 +8,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use strandline_protocol::{
     BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionId,
-    ProducerId, TopicId,
+    ProducerId, TopicId, messages::Duty,
 };
 
 /// The newest metadata version that this broker knows, and the one in which it founds a cluster.
 ///
 /// Version 1 knows one broker. Version 2 adds what several need: brokers that are fenced, stop and
-/// leave, changes of partitions, and wishes about the voters.
-pub const METADATA_VERSION: u16 = 2;
+/// leave, changes of partitions, and wishes about the voters. Version 3 adds what replication
+/// needs: partitions without anybody in sync, replicas that are eligible, moved or recovering,
+/// duties of brokers, and a throttle.
+pub const METADATA_VERSION: u16 = 3;
+
+/// The first version with replication: a topic has several replicas, and nobody may be in sync.
+pub(super) const REPLICATION_VERSION: u16 = 3;
 
 /// What a registration that does not tell stands for: such brokers know the first version only.
 const FIRST_VERSION: u16 = 1;
@@ -58,6 +63,9 @@ pub struct Registration {
     /// The newest metadata version that it knows.
     #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
     pub metadata_version_max: u16,
+    /// Since version 3. Those of its directories whose last run may have lost what was not fsynced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lossy: Vec<DirectoryId>,
 }
 
 /// The incarnation of a start of a broker: the epoch that the run before it has left in the first
@@ -96,8 +104,8 @@ const fn is_first_version(version: &u16) -> bool {
     *version == FIRST_VERSION
 }
 
-/// What a partition is from now on; what stands in no field stays as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a partition is from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionChange {
     /// Its number.
     pub partition: PartitionId,
@@ -108,8 +116,38 @@ pub struct PartitionChange {
     pub leader_epoch: LeaderEpoch,
     /// How often it has changed. Every change raises it.
     pub partition_epoch: PartitionEpoch,
-    /// The brokers whose copies are in sync; never none of them.
+    /// The brokers whose copies are in sync. None of them since version 3: nobody leads then.
     pub isr: Vec<BrokerId>,
+    /// Since version 3. The brokers that are not in sync, and have all that was acknowledged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elr: Vec<BrokerId>,
+    /// Since version 3. Whether the leader was elected although it may lack what was acknowledged,
+    /// and nobody has been in sync with it since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovering: bool,
+    /// Since version 3. Its replicas from now on; none if they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Replicas>,
+    /// Since version 3. Those of its replicas that a reassignment adds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adding: Vec<BrokerId>,
+    /// Since version 3. Those of its replicas that a reassignment takes away once those that it
+    /// adds are in sync.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removing: Vec<BrokerId>,
+}
+
+impl PartitionChange {
+    /// The first metadata version in which it may be written.
+    fn since(&self) -> u16 {
+        let is_older = !self.isr.is_empty()
+            && self.elr.is_empty()
+            && !self.recovering
+            && self.replicas.is_none()
+            && self.adding.is_empty()
+            && self.removing.is_empty();
+        if is_older { 2 } else { REPLICATION_VERSION }
+    }
 }
 
 /// What has changed in the partitions of one topic.
@@ -219,12 +257,24 @@ pub enum Record {
         /// The brokers; none if that is left to the controller again.
         brokers: Vec<BrokerId>,
     },
+    /// Since version 3. Somebody has said what a broker is to do.
+    BrokerDutySet {
+        /// Which broker.
+        broker: BrokerId,
+        /// Its duty, which outlasts its starts.
+        duty: Duty,
+    },
+    /// Since version 3. Somebody has said how fast replicas that are being added may be filled.
+    ReplicationThrottled {
+        /// How many bytes a second each broker may fetch for them; 0 for no limit.
+        bytes_per_second: u64,
+    },
 }
 
 impl Record {
     /// The first metadata version in which it may be written.
     #[must_use]
-    pub const fn since(&self) -> u16 {
+    pub fn since(&self) -> u16 {
         match self {
             Self::MetadataVersionSet { .. }
             | Self::TopicCreated { .. }
@@ -238,8 +288,12 @@ impl Record {
             | Self::BrokerUnfenced { .. }
             | Self::BrokerStopping { .. }
             | Self::BrokerUnregistered { .. }
-            | Self::PartitionsChanged { .. }
             | Self::VotersWanted { .. } => 2,
+            Self::PartitionsChanged { topics } => {
+                let changes = topics.iter().flat_map(|topic| &topic.partitions);
+                changes.map(PartitionChange::since).max().unwrap_or(2)
+            }
+            Self::BrokerDutySet { .. } | Self::ReplicationThrottled { .. } => REPLICATION_VERSION,
         }
     }
 }

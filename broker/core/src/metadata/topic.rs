@@ -10,7 +10,12 @@ use strandline_protocol::{
 };
 
 use super::record::{Replica, Replicas};
-use crate::shared_map::SharedMap;
+use crate::{
+    shared_map::SharedMap,
+    topic_config::{FLUSH, FlushMode, MIN_ISR, TopicConfig, UNCLEAN_ELECTION},
+};
+
+const FSYNCED: &str = FlushMode::Ack.name();
 
 /// A topic as the log tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,16 +28,29 @@ pub struct Topic {
     pub configs: Arc<BTreeMap<String, String>>,
     /// The entry that changed it last.
     pub version: Offset,
+    /// Whether every acknowledgement since its creation has meant fsynced: it was created with
+    /// `flush=ack`, and never had anything else.
+    pub always_fsynced: bool,
     partitions: SharedMap<PartitionId, Arc<Partition>>,
 }
 
 /// A partition as the log tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// Its copies in order of preference.
+    /// Its copies in order of preference. While a reassignment is under way, those that are to be
+    /// come first.
     pub replicas: Replicas,
-    /// The brokers whose copies are in sync.
+    /// The brokers whose copies are in sync; none while nobody leads.
     pub isr: Vec<BrokerId>,
+    /// The brokers that are not in sync, and have all that was acknowledged (KIP-966).
+    pub elr: Vec<BrokerId>,
+    /// Those of its replicas that a reassignment adds.
+    pub adding: Vec<BrokerId>,
+    /// Those of its replicas that a reassignment takes away in the end.
+    pub removing: Vec<BrokerId>,
+    /// Whether the leader was elected although it may lack what was acknowledged, and nobody has
+    /// been in sync with it since.
+    pub recovering: bool,
     /// Who leads it.
     pub leader: Option<BrokerId>,
     /// How many leaders it has had.
@@ -54,7 +72,26 @@ impl Partition {
             partition_epoch: PartitionEpoch(0),
             leader_incarnation,
             replicas,
+            elr: Vec::new(),
+            adding: Vec::new(),
+            removing: Vec::new(),
+            recovering: false,
         }
+    }
+
+    /// Its replication factor; the smaller one of those before and after a reassignment that is
+    /// under way, so that neither asks for more replicas in sync than there are.
+    #[must_use]
+    pub fn factor(&self) -> usize {
+        let before = self.replicas.len().saturating_sub(self.adding.len());
+        let after = self.replicas.len().saturating_sub(self.removing.len());
+        before.min(after)
+    }
+
+    /// Whether replicas are being moved.
+    #[must_use]
+    pub fn is_reassigned(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
     }
 
     /// Where the copy of `broker` lies, if it keeps one.
@@ -65,14 +102,23 @@ impl Partition {
             .find(|replica| replica.broker == broker)
     }
 
-    /// Its replicas are distinct, and so are those in sync, which are among them; one of these
-    /// leads, if anybody does.
+    /// Its replicas are distinct, and so are those in sync and those eligible, which are among them
+    /// and apart; one of those in sync leads, if anybody does. What is added and taken away is
+    /// among the replicas and apart, and something stays.
     pub(super) fn is_consistent(&self) -> bool {
         let keeps = |broker: &BrokerId| self.replica_on(*broker).is_some();
         are_distinct(self.replicas.iter().map(|replica| replica.broker))
-            && are_distinct(self.isr.iter().copied())
-            && self.isr.iter().all(keeps)
+            && !self.replicas.is_empty()
             && self.leader.iter().all(|leader| self.isr.contains(leader))
+            && [(&self.isr, &self.elr), (&self.adding, &self.removing)]
+                .iter()
+                .all(|(some, others)| {
+                    are_distinct(some.iter().copied())
+                        && are_distinct(others.iter().copied())
+                        && some.iter().chain(*others).all(keeps)
+                        && some.iter().all(|one| !others.contains(one))
+                })
+            && self.removing.len() < self.replicas.len()
     }
 }
 
@@ -99,11 +145,13 @@ impl Topic {
         configs: BTreeMap<String, String>,
         version: Offset,
     ) -> Self {
+        let always_fsynced = configs.get(FLUSH).is_some_and(|mode| mode == FSYNCED);
         Self {
             name,
             id,
             configs: Arc::new(configs),
             version,
+            always_fsynced,
             partitions: SharedMap::new(),
         }
     }
@@ -142,7 +190,33 @@ impl Topic {
         self.partitions.insert(id, Arc::new(partition));
     }
 
+    /// How many replicas must be in sync in a partition of so many before anything is acknowledged
+    /// as written by all.
+    #[must_use]
+    pub fn min_isr(&self, factor: usize) -> usize {
+        self.config_of(MIN_ISR).effective_min_isr(factor)
+    }
+
+    /// Whether a replica may lead that may lack what was acknowledged, if nobody else can.
+    #[must_use]
+    pub fn elects_unclean(&self) -> bool {
+        self.config_of(UNCLEAN_ELECTION).unclean_election
+    }
+
+    /// The configuration with one key in force, for what has no default of a broker.
+    fn config_of(&self, key: &str) -> TopicConfig {
+        let mut config = TopicConfig::default();
+        if let Some(value) = self.configs.get(key) {
+            // What another version has set and this one cannot read leaves the default in force.
+            let _ = config.set(key, value);
+        }
+        config
+    }
+
     pub(super) fn change_configs(&mut self, changes: &BTreeMap<String, Option<String>>) {
+        if let Some(mode) = changes.get(FLUSH) {
+            self.always_fsynced &= mode.as_deref() == Some(FSYNCED);
+        }
         let configs = Arc::make_mut(&mut self.configs);
         for (key, value) in changes {
             match value {

@@ -23,6 +23,15 @@ pub enum Kind {
         /// The largest.
         max: u64,
     },
+    /// A whole number, or a word that stands for what is reckoned.
+    NumberOr {
+        /// The smallest.
+        min: u64,
+        /// The largest.
+        max: u64,
+        /// The word.
+        word: &'static str,
+    },
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -35,6 +44,9 @@ impl Kind {
             Self::Number { min, max } => format!("a whole number from {min} to {max} is allowed"),
             Self::Limit { max } => {
                 format!("a whole number from 0 to {max} is allowed, or -1 for no limit")
+            }
+            Self::NumberOr { min, max, word } => {
+                format!("a whole number from {min} to {max} is allowed, or {word}")
             }
             Self::Word(words) => match words.split_last() {
                 Some((last, [])) => format!("{last} is allowed"),
@@ -50,6 +62,9 @@ impl Kind {
         match self {
             Self::Number { min, max } => vec![min.to_string(), max.to_string()],
             Self::Limit { max } => vec!["-1".into(), "0".into(), max.to_string()],
+            Self::NumberOr { min, max, word } => {
+                vec![min.to_string(), max.to_string(), word.into()]
+            }
             Self::Word(words) => words.iter().map(|&word| word.into()).collect(),
         }
     }
@@ -62,10 +77,12 @@ enum Field {
     Flush,
     BatchBytesMax,
     TimestampType,
+    MinIsr,
     RetentionBytes,
     RetentionMs,
     SegmentBytes,
     SegmentMs,
+    UncleanElection,
 }
 
 /// One key of the table.
@@ -105,11 +122,12 @@ pub const KEYS: &[Key] = &[
         field: Field::Compression,
     },
     Key {
-        name: "flush",
+        name: FLUSH,
         kind: Kind::Word(&["ack", "async"]),
         doc: "`ack`: an acknowledgement means that the records are fsynced on every replica that \
               it counts. `async`: they are in the page cache and flushed in the background, which \
-              is faster and loses the last moments in a power cut. The default is the broker's.",
+              is faster and loses the last moments in a power cut. A topic keeps the mode of its \
+              creation, which is the broker's default if it does not say otherwise.",
         origin: Origin::Strandline,
         field: Field::Flush,
     },
@@ -129,6 +147,20 @@ pub const KEYS: &[Key] = &[
         doc: "Whose clock stamps the records: the producer's, or the broker's when it appends.",
         origin: Origin::Kafka,
         field: Field::TimestampType,
+    },
+    Key {
+        name: MIN_ISR,
+        kind: Kind::NumberOr {
+            min: 1,
+            max: 1_000,
+            word: MAJORITY,
+        },
+        doc: "How many replicas must be in sync for a write that all of them are to acknowledge: \
+              with fewer it is refused, and nothing new becomes visible to consumers. `majority` \
+              is more than half of the replicas; a partition with fewer replicas than asked for \
+              needs all of them.",
+        origin: Origin::Kafka,
+        field: Field::MinIsr,
     },
     Key {
         name: "retention.bytes",
@@ -167,7 +199,27 @@ pub const KEYS: &[Key] = &[
         origin: Origin::Kafka,
         field: Field::SegmentMs,
     },
+    Key {
+        name: UNCLEAN_ELECTION,
+        kind: Kind::Word(&["false", "true"]),
+        doc: "Whether a replica that may lack acknowledged records leads when no other one can. \
+              `true` goes on sooner after the loss of brokers, and may lose records by it.",
+        origin: Origin::Kafka,
+        field: Field::UncleanElection,
+    },
 ];
+
+/// The key of [`TopicConfig::flush`].
+pub const FLUSH: &str = "flush";
+
+/// The key of [`TopicConfig::min_isr`].
+pub const MIN_ISR: &str = "min.insync.replicas";
+
+/// The key of [`TopicConfig::unclean_election`].
+pub const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
+
+/// What stands for no number in [`MIN_ISR`].
+const MAJORITY: &str = "majority";
 
 /// [`BATCH_BYTES_MAX`] in the unit of the table; the assertion keeps the two equal.
 const BATCH_BYTES_MAX_U64: u64 = 32 << 20;
@@ -209,6 +261,10 @@ impl Key {
             Field::Flush => config.flush.name().into(),
             Field::BatchBytesMax => config.batch_bytes_max.to_string(),
             Field::TimestampType => config.timestamp_type.name().into(),
+            Field::MinIsr => config
+                .min_isr
+                .map_or_else(|| MAJORITY.into(), |count| count.to_string()),
+            Field::UncleanElection => config.unclean_election.to_string(),
             Field::RetentionBytes => limit(config.retention_bytes),
             Field::RetentionMs => limit(config.retention_ms),
             Field::SegmentBytes => config.segment_bytes.to_string(),
@@ -246,6 +302,11 @@ impl Key {
                 config.timestamp_type =
                     one_of(&types, TimestampType::name, text).ok_or_else(refused)?;
             }
+            Field::MinIsr if text == MAJORITY => config.min_isr = None,
+            Field::MinIsr => config.min_isr = Some(short()?),
+            Field::UncleanElection => {
+                config.unclean_election = one_of(&TRUTHS, |it| it.1, text).ok_or_else(refused)?.0;
+            }
             Field::RetentionBytes => config.retention_bytes = limit()?,
             Field::RetentionMs => config.retention_ms = limit()?,
             Field::SegmentBytes => config.segment_bytes = short()?,
@@ -258,7 +319,7 @@ impl Key {
     /// another text.
     fn number(&self, text: &str) -> Option<u64> {
         let (min, max) = match self.kind {
-            Kind::Number { min, max } => (min, max),
+            Kind::Number { min, max } | Kind::NumberOr { min, max, .. } => (min, max),
             Kind::Limit { max } => (0, max),
             Kind::Word(_) => return None,
         };
@@ -275,6 +336,9 @@ impl Key {
 fn one_of<T: Copy>(values: &[T], name: fn(T) -> &'static str, text: &str) -> Option<T> {
     values.iter().copied().find(|&value| name(value) == text)
 }
+
+/// What is called how.
+const TRUTHS: [(bool, &str); 2] = [(true, "true"), (false, "false")];
 
 /// `text`, cut so that an error stays readable.
 fn quoted(text: &str) -> String {

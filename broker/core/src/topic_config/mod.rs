@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fmt};
 use strandline_protocol::{batch::header::Codec, limits::BATCH_BYTES_MAX_DEFAULT};
 
 pub use error::TopicConfigError;
-pub use key::{KEYS, Key, Kind};
+pub use key::{FLUSH, KEYS, Key, Kind, MIN_ISR, UNCLEAN_ELECTION};
 
 /// When a write counts as acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +82,11 @@ pub struct TopicConfig {
     pub batch_bytes_max: u32,
     /// Whose clock stamps the records.
     pub timestamp_type: TimestampType,
+    /// How many replicas must be in sync for a write that all acknowledge; none for a majority of
+    /// the replicas. Asked for through [`TopicConfig::effective_min_isr`].
+    pub min_isr: Option<u32>,
+    /// Whether a replica that may lack what was acknowledged leads if no other one can.
+    pub unclean_election: bool,
 }
 
 /// A week, in milliseconds.
@@ -98,6 +103,8 @@ impl Default for TopicConfig {
             compression: Codec::None,
             batch_bytes_max: u32::try_from(BATCH_BYTES_MAX_DEFAULT).unwrap_or(u32::MAX),
             timestamp_type: TimestampType::CreateTime,
+            min_isr: None,
+            unclean_election: false,
         }
     }
 }
@@ -119,6 +126,14 @@ impl TopicConfig {
             }
         }
         config
+    }
+
+    /// How many replicas must be in sync in a partition of so many: what is set, or more than half;
+    /// never more than there are, and at least one.
+    #[must_use]
+    pub fn effective_min_isr(&self, factor: usize) -> usize {
+        let set = self.min_isr.and_then(|count| usize::try_from(count).ok());
+        set.unwrap_or(factor / 2 + 1).min(factor).max(1)
     }
 
     /// Sets one key from its text.
@@ -174,6 +189,16 @@ mod tests {
                 assert_eq!(config.text(key), value, "{}", key.name);
             }
         }
+    }
+
+    #[test]
+    fn a_majority_of_the_replicas_is_in_sync_unless_it_is_said() {
+        let mut config = TopicConfig::default();
+        let majorities = [1, 2, 3, 4, 5].map(|factor| config.effective_min_isr(factor));
+        assert_eq!(majorities, [1, 2, 2, 3, 3]);
+        config.set(MIN_ISR, "3").expect("it is allowed");
+        let told = [1, 2, 3, 5].map(|factor| config.effective_min_isr(factor));
+        assert_eq!(told, [1, 2, 3, 3]);
     }
 
     #[test]

@@ -5,9 +5,12 @@
 use std::collections::BTreeSet;
 
 use strandline_core::metadata::{
-    BrokerState, Command, Controller, Defaults, Entry, Image, Membership, Reply, Voter,
+    BrokerState, Command, Controller, Defaults, Entry, Image, Membership, Partition, Reply, Voter,
 };
-use strandline_protocol::{BrokerId, ClusterId, LeaderEpoch, Offset, messages::Failure};
+use strandline_protocol::{
+    BrokerId, ClusterId, LeaderEpoch, Offset,
+    messages::{Duty, Failure},
+};
 
 pub struct Cluster {
     pub controller: Controller,
@@ -51,6 +54,9 @@ impl Cluster {
         let decision = self
             .controller
             .decide(&self.image, command, &self.leased, &mut random)?;
+        if let Command::RegisterBroker(registration) = command {
+            self.controller.broker_started(registration);
+        }
         for entry in Entry::pack(decision.records) {
             self.append(&entry);
         }
@@ -73,7 +79,7 @@ impl Cluster {
         for broker in self.image.brokers() {
             let registration = &broker.registration;
             text += &format!(
-                "= broker {} epoch {} at {}:{}{}\n",
+                "= broker {} epoch {} at {}:{}{}{}\n",
                 registration.broker,
                 broker.epoch,
                 registration.host,
@@ -82,12 +88,20 @@ impl Cluster {
                     BrokerState::Active => "",
                     BrokerState::Fenced => " fenced",
                     BrokerState::Stopping => " stopping",
+                },
+                match broker.duty {
+                    Duty::Full => "",
+                    Duty::Drained => " drained",
                 }
             );
         }
         for topic in self.image.topics() {
             text += &format!("= topic {} {:?}\n", topic.name, topic.configs);
             for (id, partition) in topic.partitions() {
+                if partition.replicas.len() > 1 {
+                    text += &format!("=   {id}: {}\n", tell_replicas(partition));
+                    continue;
+                }
                 let replica = partition.replicas[0];
                 text += &format!(
                     "=   {id}: broker {} directory {} leader epoch {} partition epoch {}{}\n",
@@ -105,4 +119,38 @@ impl Cluster {
         }
         text
     }
+}
+
+/// A partition of several replicas as text, each with its directory: `led by 1, epochs 0/0, on 1a
+/// 2b, in sync 1 2`.
+fn tell_replicas(partition: &Partition) -> String {
+    let list = |title: &str, brokers: &[BrokerId]| match brokers {
+        [] => String::new(),
+        brokers => {
+            let names: Vec<String> = brokers.iter().map(ToString::to_string).collect();
+            format!(", {title} {}", names.join(" "))
+        }
+    };
+    let replicas: Vec<String> = partition
+        .replicas
+        .iter()
+        .map(|one| format!("{}{}", one.broker, char::from(one.directory.0[0])))
+        .collect();
+    let leader = partition.leader;
+    format!(
+        "led by {}, epochs {}/{}, on {}{}{}{}{}{}",
+        leader.map_or_else(|| "nobody".to_owned(), |leader| leader.to_string()),
+        partition.leader_epoch,
+        partition.partition_epoch,
+        replicas.join(" "),
+        list("in sync", &partition.isr),
+        list("eligible", &partition.elr),
+        list("adding", &partition.adding),
+        list("removing", &partition.removing),
+        if partition.recovering {
+            ", recovering"
+        } else {
+            ""
+        }
+    )
 }

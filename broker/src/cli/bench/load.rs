@@ -33,7 +33,7 @@ pub async fn ensure_topic(client: &Client, load: &LoadArguments) -> Result<usize
     let new = NewTopic {
         name: load.topic.clone(),
         partitions: load.partitions.or_else(|| i32::try_from(default).ok()),
-        replication_factor: None,
+        replication_factor: load.replication_factor,
         configs: std::collections::BTreeMap::new(),
     };
     match client.admin().create_topics(&[new]).await {

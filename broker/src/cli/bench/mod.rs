@@ -65,6 +65,11 @@ pub struct LoadArguments {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: Option<i32>,
+    /// How many brokers keep each partition of the topic if it is created; three, or as many as
+    /// there are.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i16).range(1..))]
+    pub replication_factor: Option<i16>,
     /// How many replicas must have a record before it is acknowledged.
     #[arg(long, value_name = "0|1|all", value_enum, default_value = "all")]
     pub acks: AcksFlag,

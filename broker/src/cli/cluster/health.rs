@@ -8,11 +8,12 @@ use strandline_protocol::{
     },
 };
 
-use super::show::{broker_lag, lag, seconds};
+use super::show::{broker_lag, lag};
 use crate::cli::{
     connection::ConnectionArguments,
     error::{CommandError, EXIT_FAILURE, EXIT_USAGE},
     output::{OutputFormat, print_json, print_text},
+    quantity::seconds,
 };
 
 /// A voter that was not heard of for longer is silent. The quorum exchanges heartbeats several
@@ -83,6 +84,7 @@ pub(super) fn examine(cluster: &DescribeClusterResponse) -> Health {
     voters(cluster, &mut findings);
     brokers(cluster, &mut findings);
     partitions(cluster, &mut findings);
+    replicas(cluster, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
     let gravest = findings.iter().map(|finding| finding.verdict).max();
     Health {
@@ -210,8 +212,8 @@ fn brokers(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
                     broker.keeps
                 ),
                 remedy: format!(
-                    "start it, or look at its log; if it is gone for good: strandline cluster \
-                     remove-broker {id}"
+                    "start it, or look at its log; if it is gone for good: strandline broker \
+                     decommission {id}"
                 ),
             }),
             BrokerState::Stopping => findings.push(Finding {
@@ -229,6 +231,40 @@ fn brokers(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
                 }));
             }
         }
+    }
+}
+
+fn replicas(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
+    let (under_min_isr, leaderless) = (
+        cluster.partitions_under_min_isr,
+        cluster.partitions_without_leader,
+    );
+    // What nobody leads is told of as such.
+    let closed = under_min_isr.saturating_sub(leaderless);
+    if closed > 0 {
+        findings.push(Finding {
+            verdict: Verdict::Degraded,
+            what: format!(
+                "{closed} partitions take no writes with acks=all: fewer replicas are in sync than \
+                 their `min.insync.replicas`"
+            ),
+            remedy:
+                "start the brokers that keep them, or move their replicas to brokers that live \
+                     (`strandline topic reassign`)"
+                    .to_owned(),
+        });
+    }
+    let rest = cluster
+        .partitions_under_replicated
+        .saturating_sub(under_min_isr.max(leaderless));
+    if rest > 0 {
+        findings.push(Finding {
+            verdict: Verdict::Degraded,
+            what: format!("{rest} partitions are under-replicated: they work, with fewer copies"),
+            remedy: "they catch up by themselves once their brokers live: `strandline topic \
+                     describe` tells who is behind"
+                .to_owned(),
+        });
     }
 }
 

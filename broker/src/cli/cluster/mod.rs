@@ -36,7 +36,10 @@ pub enum ClusterCommand {
 ///
 /// LAG is how many entries of the metadata log somebody is behind, HEARD how long ago the
 /// controller heard of a member. A broker is active, fenced (not heard of, or not caught up since
-/// it started: it leads nothing) or stopping. LEASE is what is left until it would be fenced.
+/// it started: it leads nothing) or stopping, and may be drained: it leads nothing that another one
+/// can lead. LEASE is what is left until it would be fenced. The last line counts the partitions
+/// without a leader, with fewer replicas in sync than they are to have (under-replicated), and with
+/// fewer than `min.insync.replicas` (under min ISR: they take no acks=all writes).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -50,9 +53,9 @@ pub struct DescribeArguments {
 /// Tell in short whether the cluster is well, and what to do if it is not.
 ///
 /// Ends with exit code 0 if all is well, 1 if the cluster works but something is wrong (a broker is
-/// fenced, a voter is silent, partitions have no leader), and 2 if it cannot be used (nobody
-/// answers, there is no controller, nothing has a leader). Every finding is a line, followed by
-/// what to do.
+/// fenced, a voter is silent, partitions have no leader, lack replicas, or take no acks=all
+/// writes), and 2 if it cannot be used (nobody answers, there is no controller, nothing has a
+/// leader). Every finding is a line, followed by what to do.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -88,8 +91,9 @@ pub struct AddVoterArguments {
 
 /// Let brokers vote in the metadata quorum no more.
 ///
-/// They go on to serve and to follow the metadata. The last voter stays, and the voters that are left
-/// are an odd number: of three, two go at once, or one is replaced with `add-voter --instead-of`.
+/// They go on to serve and to follow the metadata. The last voter stays, and the voters that are
+/// left are an odd number: of three, two go at once, or one is replaced with `add-voter
+/// --instead-of`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  strandline cluster remove-voter 2,3")]
 pub struct RemoveVoterArguments {
@@ -101,8 +105,8 @@ pub struct RemoveVoterArguments {
 
 /// Forget a broker that is gone for good.
 ///
-/// Refused while it lives, votes, or keeps partitions: stop it, give its vote to another one with
-/// `add-voter --instead-of`, and delete or move what it keeps first.
+/// Refused while it lives, votes, or keeps partitions: `strandline broker decommission` does all of
+/// that in order, and this last.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  strandline cluster remove-broker 3")]
 pub struct RemoveBrokerArguments {

@@ -4,13 +4,15 @@ use serde::Serialize;
 use strandline_protocol::{
     BrokerId, Offset,
     messages::{
-        BrokerDescription, BrokerState, DescribeClusterResponse, MemberDescription, MemberRole,
+        BrokerDescription, BrokerState, DescribeClusterResponse, Duty, MemberDescription,
+        MemberRole,
     },
 };
 
 use crate::cli::{
     error::CommandError,
     output::{OutputFormat, Rows, print_json, print_text},
+    quantity::seconds,
 };
 
 /// The cluster as JSON has it.
@@ -28,6 +30,8 @@ struct Shown<'a> {
     topics: u32,
     partitions: u32,
     partitions_without_leader: u32,
+    partitions_under_replicated: u32,
+    partitions_under_min_isr: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,6 +51,7 @@ struct ShownBroker<'a> {
     address: String,
     epoch: i64,
     state: BrokerState,
+    duty: Duty,
     lease_ms: Option<u64>,
     applied: Option<i64>,
     lag: Option<i64>,
@@ -115,6 +120,8 @@ fn shown(cluster: &DescribeClusterResponse) -> Shown<'_> {
         topics: cluster.topics,
         partitions: cluster.partitions,
         partitions_without_leader: cluster.partitions_without_leader,
+        partitions_under_replicated: cluster.partitions_under_replicated,
+        partitions_under_min_isr: cluster.partitions_under_min_isr,
     }
 }
 
@@ -128,6 +135,7 @@ fn shown_broker<'a>(
         address: address(broker),
         epoch: broker.epoch.0,
         state: broker.state,
+        duty: broker.duty,
         lease_ms: broker.lease_ms,
         applied: broker.applied.map(|applied| applied.0),
         lag: broker_lag(cluster, broker),
@@ -165,7 +173,7 @@ pub(super) fn text(cluster: &DescribeClusterResponse) -> String {
             optional(broker.rack.as_ref()),
             address(broker),
             broker.epoch.to_string(),
-            state(broker.state).to_owned(),
+            state(broker),
             broker.lease_ms.map_or_else(|| "-".to_owned(), seconds),
             optional(broker_lag(cluster, broker)),
             version(broker),
@@ -174,12 +182,18 @@ pub(super) fn text(cluster: &DescribeClusterResponse) -> String {
         ]);
     }
     text.push_str(&rows.text());
-    let leaderless = match cluster.partitions_without_leader {
-        0 => String::new(),
-        count => format!(", {count} without a leader"),
-    };
     let (topics, partitions) = (cluster.topics, cluster.partitions);
-    text + &format!("\n{topics} topics, {partitions} partitions{leaderless}\n")
+    text.push_str(&format!("\n{topics} topics, {partitions} partitions"));
+    for (count, what) in [
+        (cluster.partitions_without_leader, "without a leader"),
+        (cluster.partitions_under_replicated, "under-replicated"),
+        (cluster.partitions_under_min_isr, "under min ISR"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    text + "\n"
 }
 
 fn headline(cluster: &DescribeClusterResponse) -> String {
@@ -204,10 +218,6 @@ fn heard(cluster: &DescribeClusterResponse, member: &MemberDescription) -> Strin
     member.heard_ms_ago.map_or_else(|| "-".to_owned(), seconds)
 }
 
-pub(super) fn seconds(milliseconds: u64) -> String {
-    format!("{}.{} s", milliseconds / 1_000, milliseconds % 1_000 / 100)
-}
-
 const fn role(role: MemberRole) -> &'static str {
     match role {
         MemberRole::Voter => "voter",
@@ -216,11 +226,15 @@ const fn role(role: MemberRole) -> &'static str {
     }
 }
 
-const fn state(state: BrokerState) -> &'static str {
-    match state {
+fn state(broker: &BrokerDescription) -> String {
+    let state = match broker.state {
         BrokerState::Active => "active",
         BrokerState::Fenced => "fenced",
         BrokerState::Stopping => "stopping",
+    };
+    match broker.duty {
+        Duty::Full => state.to_owned(),
+        Duty::Drained => format!("{state}, drained"),
     }
 }
 

@@ -3,7 +3,8 @@
 use strandline_protocol::{
     BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, Offset,
     messages::{
-        BrokerDescription, BrokerState, DescribeClusterResponse, MemberDescription, MemberRole,
+        BrokerDescription, BrokerState, DescribeClusterResponse, Duty, MemberDescription,
+        MemberRole,
     },
 };
 
@@ -34,6 +35,7 @@ fn broker(id: i32, state: BrokerState, lease_ms: Option<u64>) -> BrokerDescripti
         state,
         lease_ms,
         applied: lease_ms.map(|_| Offset(119)),
+        duty: Duty::Full,
         leads: 4,
         keeps: 4,
     }
@@ -62,6 +64,8 @@ fn well() -> DescribeClusterResponse {
         topics: 2,
         partitions: 12,
         partitions_without_leader: 0,
+        partitions_under_replicated: 0,
+        partitions_under_min_isr: 0,
     }
 }
 
@@ -159,7 +163,7 @@ fn every_fault_is_told_with_what_to_do() {
     assert_eq!(verdict, Verdict::Degraded);
     assert!(text.contains("2 of 3 brokers active"));
     assert!(text.contains("- broker 3 is fenced: it leads nothing, and keeps 4 partitions\n"));
-    assert!(text.contains("strandline cluster remove-broker 3\n"));
+    assert!(text.contains("strandline broker decommission 3\n"));
     assert!(text.contains("- 4 of 12 partitions have no leader"));
     assert!(text.contains("start the brokers that keep them"));
 
@@ -176,6 +180,44 @@ fn every_fault_is_told_with_what_to_do() {
     let (verdict, text) = after(|cluster| cluster.answered_by = BrokerId(2));
     assert_eq!(verdict, Verdict::Unusable);
     assert!(text.contains("the controller, broker 1, did not answer broker 2"));
+}
+
+#[test]
+fn replicas_that_are_missing_are_told_by_what_they_cost() {
+    let (verdict, text) = after(|cluster| cluster.partitions_under_replicated = 5);
+    assert_eq!(verdict, Verdict::Degraded);
+    assert!(
+        text.contains("- 5 partitions are under-replicated: they work"),
+        "{text}"
+    );
+    let (verdict, text) = after(|cluster| {
+        cluster.partitions_under_replicated = 9;
+        cluster.partitions_under_min_isr = 4;
+        cluster.partitions_without_leader = 1;
+    });
+    assert_eq!(verdict, Verdict::Degraded);
+    assert!(
+        text.contains("- 1 of 12 partitions have no leader"),
+        "{text}"
+    );
+    assert!(
+        text.contains("- 3 partitions take no writes with acks=all"),
+        "{text}"
+    );
+    assert!(
+        text.contains("- 5 partitions are under-replicated"),
+        "{text}"
+    );
+    let mut cluster = well();
+    cluster.partitions_under_replicated = 9;
+    cluster.partitions_under_min_isr = 4;
+    cluster.brokers[1].duty = Duty::Drained;
+    let text = shown(&cluster);
+    assert!(
+        text.ends_with("12 partitions, 9 under-replicated, 4 under min ISR"),
+        "{text}"
+    );
+    assert!(text.contains("active, drained"), "{text}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub fn new_topic(topic: CreateArguments) -> Result<NewTopic, CommandError> {
     Ok(NewTopic {
         name: topic.name,
         partitions: topic.partitions,
-        replication_factor: None,
+        replication_factor: topic.replication_factor,
         configs,
     })
 }

@@ -1,6 +1,9 @@
-//! `strandline topic`: create, list, describe, delete, alter, trim.
+//! `strandline topic`: create, list, describe, delete, alter, trim; leaders and replicas.
 
 mod change;
+mod elect;
+pub(super) mod progress;
+mod reassign;
 mod show;
 
 use clap::{Args, Subcommand};
@@ -21,7 +24,7 @@ use super::{
 )]
 const PARTITIONS_MAX: i64 = PARTITIONS_PER_TOPIC_MAX as i64;
 
-/// Create, list, describe, delete, alter and trim topics.
+/// Create, list, describe, delete, alter and trim topics; move their leaders and replicas.
 #[derive(Debug, Subcommand)]
 #[command(arg_required_else_help = false)]
 pub enum TopicCommand {
@@ -31,6 +34,8 @@ pub enum TopicCommand {
     Delete(DeleteArguments),
     Alter(AlterArguments),
     Trim(TrimArguments),
+    ElectPreferred(elect::ElectArguments),
+    Reassign(reassign::ReassignArguments),
 }
 
 /// Create a topic.
@@ -38,7 +43,11 @@ pub enum TopicCommand {
 #[command(after_help = "\
 Examples:
   strandline topic create logs
-  strandline topic create orders --partitions 8 --config retention.ms=86400000")]
+  strandline topic create orders --partitions 8 --config retention.ms=86400000
+  strandline topic create payments --replication-factor 3 --config min.insync.replicas=2
+
+How many replicas must be in sync for acks=all is `min.insync.replicas`; more than half of them
+unless it is set. docs/guarantees.md tells what that means for records.")]
 pub struct CreateArguments {
     /// Its name: letters, digits, '.', '_' and '-', at most 249 of them.
     #[arg(value_name = "NAME", value_parser = topic_name)]
@@ -47,6 +56,11 @@ pub struct CreateArguments {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(i32).range(1..=PARTITIONS_MAX))]
     pub partitions: Option<i32>,
+    /// How many brokers keep each partition, in different racks where there are any; three, or as
+    /// many as there are if they are fewer.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i16).range(1..))]
+    pub replication_factor: Option<i16>,
     /// A setting that differs from the default, such as retention.ms=86400000; may be repeated.
     #[arg(long, value_name = "K=V")]
     pub config: Vec<Pair>,
@@ -60,9 +74,18 @@ pub struct ListArguments {
     pub output: OutputArguments,
 }
 
-/// Show a topic: its partitions with their offsets, and its configuration.
+/// Show a topic: its partitions with their offsets, its replicas, and its configuration.
+///
+/// LEADER takes writes, under its EPOCH. REPLICAS are the brokers that keep the partition, the
+/// preferred leader first; IN SYNC are those that have all that was acknowledged by all, ELIGIBLE
+/// those that are not in sync and may lead all the same once nobody is. ADDING and REMOVING are
+/// replicas on their way. The second table tells how far each replica is, as its leader knows: LAG
+/// is how many records it lacks, BEHIND how long ago it had all; `-` is what nobody knows.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  strandline topic describe orders")]
+#[command(after_help = "\
+Examples:
+  strandline topic describe orders
+  strandline topic describe orders --output json")]
 pub struct DescribeArguments {
     /// Which topic.
     #[arg(value_name = "NAME", value_parser = topic_name)]
@@ -154,6 +177,8 @@ impl TopicCommand {
             Self::List(list) => {
                 show::list(&connection.connect().await?.admin(), list.output.output).await
             }
+            Self::ElectPreferred(elect) => elect.run(connection).await,
+            Self::Reassign(reassign) => reassign.run(connection).await,
             Self::Describe(topic) => {
                 let client = connection.connect().await?;
                 show::describe(&client, &topic.name, topic.output.output).await

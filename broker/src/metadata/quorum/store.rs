@@ -34,6 +34,7 @@ use tokio::sync::{Notify, RwLock};
 
 use super::{
     super::{Flushing, METADATA_DIRECTORY, batches, replay::read_entries},
+    Company,
     failure::Failing,
     snapshot::Snapshots,
     types::{LogId, RaftEntry, Types, log_id, offset_of, to_raft},
@@ -51,6 +52,8 @@ pub(in crate::metadata) struct Parts {
     pub(in crate::metadata) vote: QuorumVote,
     pub(in crate::metadata) cluster: ClusterId,
     pub(in crate::metadata) flushing: Flushing,
+    /// Whether others go on while this member waits for room.
+    pub(in crate::metadata) company: Company,
     pub(in crate::metadata) snapshots: Snapshots,
     /// The last entry that the log does not hold any more.
     pub(in crate::metadata) purged: Option<LogId>,
@@ -69,6 +72,7 @@ struct Shared {
     directory: PathBuf,
     cluster: ClusterId,
     flushing: Flushing,
+    company: Company,
     failing: Failing,
     /// Whether nobody is to wait for a full disk any more.
     leaving: AtomicBool,
@@ -152,6 +156,7 @@ impl Store {
                 directory: parts.directory,
                 cluster: parts.cluster,
                 flushing: parts.flushing,
+                company: parts.company,
                 failing,
                 leaving: AtomicBool::new(false),
                 idle: Notify::new(),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// Where a parked request is kept. A slot is used again, its generation is not: what arrives late
 /// for an earlier request is recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
     index: usize,
     generation: u64,

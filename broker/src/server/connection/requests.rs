@@ -19,6 +19,7 @@ use crate::server::{
         self, Handled, Request,
         k09_produce::ParkedProduce,
         k10_fetch::{ParkedFetch, Patience},
+        k24_replica_fetch::ParkedReplicaFetch,
     },
     spawn,
 };
@@ -33,6 +34,7 @@ pub(super) struct Waiting {
 pub(super) enum Work {
     Produce(ParkedProduce),
     Fetch(ParkedFetch),
+    ReplicaFetch(ParkedReplicaFetch),
     Task,
 }
 
@@ -83,11 +85,12 @@ impl Connection {
             version: origin.version,
             correlation: origin.correlation,
             peer: self.peer_broker.as_ref(),
+            sessions: &self.sessions,
         };
         let handled = handlers::handle(origin.api.key, &request);
         let took = now.elapsed();
         metrics.local.record(took);
-        if header.message_bytes > LARGE_MESSAGE_BYTES {
+        if header.message_bytes > LARGE_MESSAGE_BYTES && self.peer_broker.is_none() {
             self.broker.turns.took(took);
         }
         self.conclude(origin, handled, None);
@@ -176,6 +179,10 @@ impl Connection {
                 let deadline = fetch.waits_until();
                 (Work::Fetch(fetch), deadline)
             }
+            Handled::ReplicaFetch(fetch) => {
+                let deadline = fetch.waits_until();
+                (Work::ReplicaFetch(fetch), deadline)
+            }
             Handled::Task(work) => {
                 let (slot, events) = (self.parked.next_slot(), self.own_events.clone());
                 spawn::spawn(async move {
@@ -249,16 +256,23 @@ impl Connection {
             return;
         };
         self.pressure.unparked(waiting.origin.message_bytes);
-        let Work::Fetch(fetch) = waiting.work else {
-            return;
+        let deadline = match &waiting.work {
+            Work::Fetch(fetch) => fetch.deadline,
+            Work::ReplicaFetch(fetch) => fetch.deadline,
+            Work::Produce(_) | Work::Task => return,
         };
-        let patience = if Instant::now() >= fetch.deadline {
+        let patience = if Instant::now() >= deadline {
             Patience::Over
         } else {
             patience
         };
         let slot = self.parked.next_slot();
-        let handled = fetch.proceed(&self.broker, &self.own_events, slot, patience);
+        let (broker, events) = (&self.broker, &self.own_events);
+        let handled = match waiting.work {
+            Work::Fetch(fetch) => fetch.proceed(broker, events, slot, patience),
+            Work::ReplicaFetch(fetch) => fetch.proceed(broker, events, slot, patience),
+            Work::Produce(_) | Work::Task => return,
+        };
         self.conclude(waiting.origin, handled, Some(waiting.since));
     }
 

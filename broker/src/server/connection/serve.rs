@@ -12,7 +12,11 @@ use std::{
 
 use strandline_client::net::{BusyPoll, TcpStream};
 use strandline_core::budget::Pool;
-use strandline_protocol::{ApiKey, frame::FrameError, messages::Peer};
+use strandline_protocol::{
+    ApiKey,
+    frame::FrameError,
+    messages::{Peer, Purpose},
+};
 use tokio::{
     io::AsyncWrite as _,
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
@@ -32,6 +36,7 @@ use crate::{
     metrics::{OpenConnection, Refusal},
     server::{
         broker::Broker,
+        fetch_session::FetchSessions,
         handlers::{k02_watch_metadata::Watch, k10_fetch::Patience},
         memory::Ticket,
     },
@@ -73,6 +78,8 @@ pub struct Connection {
     /// When a large message may be handled that has to wait for its turn.
     turn: Option<Instant>,
     pub(super) watch: Option<Watch>,
+    /// The session of a follower that fetches.
+    pub(super) sessions: Arc<FetchSessions>,
     /// Answers that are not written yet: where they end, and when they were queued.
     pub(super) unsent: VecDeque<(u64, Instant, ApiKey)>,
     timer: Pin<Box<Sleep>>,
@@ -150,6 +157,7 @@ impl Connection {
             handled_bytes: 0,
             memory: None,
             watch: None,
+            sessions: Arc::default(),
             unsent: VecDeque::new(),
             timer: Box::pin(tokio::time::sleep_until(now + HELLO_TIMEOUT)),
             busy: BusyPoll::default(),
@@ -272,7 +280,7 @@ impl Connection {
             let waits_for_data = matches!(
                 self.parked.get_mut(slot),
                 Some(Waiting {
-                    work: Work::Fetch(_),
+                    work: Work::Fetch(_) | Work::ReplicaFetch(_),
                     ..
                 })
             );
@@ -324,7 +332,9 @@ impl Connection {
         while let Some(slot) = self.parked.expired(now) {
             progress = Progress::Some;
             match self.parked.get_mut(slot).map(|waiting| &waiting.work) {
-                Some(Work::Fetch(_)) => self.look_again(slot, Patience::Over),
+                Some(Work::Fetch(_) | Work::ReplicaFetch(_)) => {
+                    self.look_again(slot, Patience::Over)
+                }
                 _ => self.finish_produce(slot, "within the time that the request allows"),
             }
         }
@@ -364,7 +374,7 @@ impl Connection {
 
     /// Lets go what others wait for.
     fn look_at_pressure(&mut self, now: Instant) -> Result<Progress, End> {
-        if !self.receive.holds_shared() && !self.pressure.holds_much() {
+        if self.is_replica() || !self.receive.holds_shared() && !self.pressure.holds_much() {
             self.pressure.at_ease();
             return Ok(Progress::None);
         }
@@ -409,7 +419,13 @@ impl Connection {
     fn has_room(&mut self) -> bool {
         self.parked.len() < self.broker.limits.requests_in_flight_max
             && self.outbox.queued_bytes() < OUTBOX_BYTES_MAX
-            && self.pressure.may_hold_more(self.outbox.memory_bytes())
+            && (self.pressure.may_hold_more(self.outbox.memory_bytes()) || self.is_replica())
+    }
+
+    /// Whether a follower fetches over it: what clients hold must not hold that up.
+    fn is_replica(&self) -> bool {
+        let peer = self.peer_broker.as_ref();
+        peer.is_some_and(|peer| peer.purpose == Purpose::Replication)
     }
 
     /// Handles what has arrived, and reads more.
@@ -419,7 +435,8 @@ impl Connection {
         }
         match self.receive.front().map_err(End::Protocol)? {
             Front::Frame(header) => {
-                if header.message_bytes > LARGE_MESSAGE_BYTES && !self.takes_turn() {
+                let is_large = header.message_bytes > LARGE_MESSAGE_BYTES;
+                if is_large && !self.is_replica() && !self.takes_turn() {
                     return Ok(Progress::None);
                 }
                 self.request(&header);
@@ -430,6 +447,8 @@ impl Connection {
             Front::TooSmall { header, bytes } => {
                 let pool = if header.api_key == ApiKey::Produce.code() {
                     Pool::Client
+                } else if self.is_replica() {
+                    Pool::Replication
                 } else {
                     Pool::Control
                 };

@@ -54,6 +54,9 @@ pub(super) fn propose(request: &Request<'_>, command: Command) -> Handled {
             metadata::Reply::DeleteTopics(response) => Reply::of(&response),
             metadata::Reply::CreatePartitions(response) => Reply::of(&response),
             metadata::Reply::AlterConfigs(response) => Reply::of(&response),
+            metadata::Reply::Elected(response) => Reply::of(&response),
+            metadata::Reply::Reassigned(response) => Reply::of(&response),
+            metadata::Reply::Drained(response) => Reply::of(&response),
             metadata::Reply::Done => Reply::of(&UnregisterBrokerResponse::default()),
             _ => Reply::failure(
                 ErrorCode::UNKNOWN_SERVER_ERROR,

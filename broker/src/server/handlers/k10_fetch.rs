@@ -5,17 +5,20 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use strandline_core::waiting::Ticket;
+use strandline_core::{follower_reads::nearest_replica, waiting::Ticket};
 use strandline_protocol::{
-    ApiKey, LeaderEpoch, Offset, TopicPartition,
+    ApiKey, ErrorCode, Offset, TopicPartition,
     messages::{Failure, FetchPartition, FetchRequest, FetchResponse, FetchedPartition},
 };
-use strandline_storage::log::{ColdRange, Fetched, ReadError};
+use strandline_storage::log::{Fetched, ReadError};
 use tokio::time::Instant;
 
-use super::{Handled, Request, check_entries};
+use super::{
+    Handled, Request, check_entries,
+    cold::{ColdRead, warm, warm_behind},
+};
 use crate::{
-    partition::{FetchToken, Look, Partition, Read, ReadFailure},
+    partition::{FetchToken, Look, Partition, ReadFailure, Reading, Source},
     server::{
         broker::Broker,
         connection::{Event, Events, Reply, Slot},
@@ -51,15 +54,6 @@ enum Step {
     },
     /// Something is not in memory.
     Cold(Vec<ColdRead>),
-}
-
-/// A part of a log that is not in memory, and what will read it.
-struct ColdRead {
-    range: ColdRange,
-    partition: Arc<Partition>,
-    offset: Offset,
-    bytes_max: usize,
-    epoch: Option<LeaderEpoch>,
 }
 
 /// Whether less than `bytes_min` is an answer.
@@ -166,72 +160,33 @@ impl ParkedFetch {
     }
 }
 
-/// Brings ranges into memory and checks them on the blocking pool: neither the disk nor the first
-/// touch of so many pages holds up the connections of this thread. A disk that cannot read, or
-/// damage, is met again, as an error, by the read that follows.
-async fn warm(threads: Threads, reads: Vec<ColdRead>) {
-    let work = move || reads.into_iter().for_each(ColdRead::warm);
-    spawn::blocking(threads, work).await;
-}
-
-/// Does so without anybody who waits. Otherwise a partition that always has something new would
-/// keep those from being read that are cold. One at a time for each partition: who asks again
-/// before the disk has answered must not line up the same work again.
-fn warm_behind(threads: Threads, mut reads: Vec<ColdRead>) {
-    reads.retain(|read| read.partition.may_warm());
-    if reads.is_empty() {
-        return;
-    }
-    let partitions: Vec<_> = reads.iter().map(|it| Arc::clone(&it.partition)).collect();
-    spawn::spawn(async move {
-        warm(threads, reads).await;
-        for partition in partitions {
-            partition.warmed();
-        }
-    });
-}
-
-impl ColdRead {
-    fn warm(self) {
-        if let Err(error) = self.range.populate() {
-            tracing::warn!("cannot bring a part of the log into memory: {error}");
-            return;
-        }
-        let (from, epoch) = (self.offset, self.epoch);
-        let read = self
-            .partition
-            .read(from, self.bytes_max, epoch, Look::Anyway, None);
-        if let Ok(Ok(Read {
-            fetched: Some(fetched),
-            ..
-        })) = read
-        {
-            // What is good is known to be so from now on.
-            let _ = fetched.check();
-        }
-    }
-}
-
 fn look(broker: &Broker, request: &FetchRequest, look: Look, patience: Patience) -> Step {
+    let source = match &request.rack {
+        // Whoever names its rack was sent here by the leader, or will be sent on.
+        Some(_) => Source::Any,
+        None => Source::Leader,
+    };
     let mut gathered = Gathered {
+        source,
         left: to_usize(request.bytes_max).min(broker.limits.fetch_bytes_max),
         payload: Vec::new(),
         bytes: 0,
         cold: Vec::new(),
         from: Vec::new(),
         served: Vec::new(),
-        failed: false,
+        is_urgent: false,
     };
     let partitions = request
         .partitions
         .iter()
-        .map(|wanted| gathered.partition(broker, wanted, look))
+        .map(|wanted| gathered.partition(broker, wanted, request.rack.as_deref(), look))
         .collect();
     if !gathered.cold.is_empty() && gathered.bytes == 0 {
         return Step::Cold(gathered.cold);
     }
     let lacking = to_usize(request.bytes_min).saturating_sub(gathered.bytes);
-    if patience == Patience::Left && lacking > 0 && !gathered.failed && gathered.cold.is_empty() {
+    if patience == Patience::Left && lacking > 0 && !gathered.is_urgent && gathered.cold.is_empty()
+    {
         return Step::Wait {
             from: gathered.from,
             growth: i64::try_from(lacking).unwrap_or(i64::MAX),
@@ -252,6 +207,7 @@ fn look(broker: &Broker, request: &FetchRequest, look: Look, patience: Patience)
 
 /// What a look has found so far.
 struct Gathered {
+    source: Source,
     left: usize,
     payload: Vec<Bytes>,
     bytes: usize,
@@ -259,7 +215,8 @@ struct Gathered {
     from: Vec<(TopicPartition, i64)>,
     /// Bytes and records to be counted, once they are really sent.
     served: Vec<(Arc<Partition>, u64, u64)>,
-    failed: bool,
+    /// Whether something is to be told at once, be there records or not.
+    is_urgent: bool,
 }
 
 impl Gathered {
@@ -267,6 +224,7 @@ impl Gathered {
         &mut self,
         broker: &Broker,
         wanted: &FetchPartition,
+        rack: Option<&str>,
         look: Look,
     ) -> FetchedPartition {
         let id = TopicPartition {
@@ -281,19 +239,54 @@ impl Gathered {
             log_start_offset: Offset(-1),
             high_watermark: Offset(-1),
             bytes: 0,
+            preferred_replica: None,
         };
-        let read = broker
-            .partitions
-            .get(id)
-            .map_err(ReadFailure::from)
-            .and_then(|partition| self.read(&partition, wanted, look, &mut answer));
+        let partition = broker.partitions.get(id).map_err(ReadFailure::from);
+        let read = partition.and_then(|partition| {
+            if let Some(rack) = rack
+                && self.sends_on(broker, &partition, rack, &mut answer, wanted.fetch_offset)
+            {
+                return Ok(());
+            }
+            self.read(&partition, wanted, look, &mut answer)
+                .map_err(|failure| with_range(broker, &partition, failure, &mut answer))
+        });
         if let Err(failure) = read {
             broker.metrics.error(ApiKey::Fetch, failure.failure.error);
-            self.failed = true;
+            self.is_urgent = true;
             answer.failure = failure.failure;
             answer.next_good_offset = failure.next_good;
         }
         answer
+    }
+
+    /// Sends a consumer on to a replica in its rack that has what it wants; only the leader does.
+    fn sends_on(
+        &mut self,
+        broker: &Broker,
+        partition: &Partition,
+        rack: &str,
+        answer: &mut FetchedPartition,
+        offset: Offset,
+    ) -> bool {
+        let image = broker.metadata.image();
+        let placed = image.partition(partition.id());
+        let nearest = placed.and_then(|placed| nearest_replica(&image, placed, rack));
+        let Some((nearest, led)) = nearest.zip(partition.describe().ok()) else {
+            return false;
+        };
+        let has_it = led
+            .followers
+            .iter()
+            .any(|it| it.broker == nearest && it.log_end >= Some(offset));
+        if !has_it || offset < led.marks.log_start || offset > led.marks.high_watermark {
+            return false;
+        }
+        answer.preferred_replica = Some(nearest);
+        answer.log_start_offset = led.marks.log_start;
+        answer.high_watermark = led.marks.high_watermark;
+        self.is_urgent = true;
+        true
     }
 
     fn read(
@@ -351,8 +344,15 @@ impl Gathered {
         look: Look,
         answer: &mut FetchedPartition,
     ) -> Result<Option<Fetched>, ReadFailure> {
-        let epoch = wanted.current_leader_epoch;
-        let read = match partition.read(offset, bytes_max, epoch, look, None)? {
+        let reading = Reading {
+            from: offset,
+            bytes_max,
+            known_epoch: wanted.current_leader_epoch,
+            source: self.source,
+            look,
+            below: None,
+        };
+        let read = match partition.read(&reading)? {
             Ok(read) => read,
             Err(range) => {
                 self.cold.push(ColdRead {
@@ -360,7 +360,6 @@ impl Gathered {
                     partition: Arc::clone(partition),
                     offset,
                     bytes_max,
-                    epoch,
                 });
                 return Ok(None);
             }
@@ -376,9 +375,32 @@ impl Gathered {
         };
         match fetched.check() {
             Ok(()) => Ok(Some(fetched)),
-            Err(error) => good_part(partition, offset, bytes_max, wanted, error).map(Some),
+            Err(error) => good_part(partition, &reading, error).map(Some),
         }
     }
+}
+
+/// Tells beside a wrong offset which ones are right. A leader whose lease is over may have been
+/// replaced, by one that has more: it does not say what is out of range.
+fn with_range(
+    broker: &Broker,
+    partition: &Partition,
+    failure: ReadFailure,
+    answer: &mut FetchedPartition,
+) -> ReadFailure {
+    if failure.failure.error != ErrorCode::OFFSET_OUT_OF_RANGE {
+        return failure;
+    }
+    if partition.is_replicated() && !broker.metadata.lease_figures().held {
+        let message = "this broker has not been heard of for long, and perhaps another one leads \
+                       the partition: refresh metadata and retry";
+        return Failure::new(ErrorCode::NOT_LEADER_OR_FOLLOWER, message).into();
+    }
+    if let Some(figures) = partition.figures() {
+        answer.log_start_offset = figures.marks.log_start;
+        answer.high_watermark = figures.marks.high_watermark;
+    }
+    failure
 }
 
 /// What can be served in front of a damaged batch.
@@ -387,20 +409,22 @@ impl Gathered {
 /// If the first one is damaged.
 fn good_part(
     partition: &Partition,
-    from: Offset,
-    bytes_max: usize,
-    wanted: &FetchPartition,
+    reading: &Reading,
     error: ReadError,
 ) -> Result<Fetched, ReadFailure> {
     let bad = match &error {
         ReadError::Corrupt { offset, .. } => *offset,
         _ => return Err(partition.read_error(error)),
     };
-    if bad <= from {
+    if bad <= reading.from {
         return Err(partition.read_error(error));
     }
-    let epoch = wanted.current_leader_epoch;
-    let read = partition.read(from, bytes_max, epoch, Look::Anyway, Some(bad))?;
+    let in_front = Reading {
+        look: Look::Anyway,
+        below: Some(bad),
+        ..*reading
+    };
+    let read = partition.read(&in_front)?;
     let Some(fetched) = read.ok().and_then(|read| read.fetched) else {
         return Err(partition.read_error(error));
     };

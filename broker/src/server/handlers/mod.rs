@@ -3,6 +3,7 @@
 //! A handler runs in the poll of its connection that read the frame, and must not wait for
 //! anything. What has to wait is parked, or handed to a task or to the blocking pool.
 
+pub(super) mod cold;
 pub mod k00_hello;
 pub mod k01_metadata;
 pub mod k02_watch_metadata;
@@ -24,6 +25,14 @@ pub mod k20_reserve_producer_ids;
 pub mod k21_describe_cluster;
 pub mod k22_change_voters;
 pub mod k23_unregister_broker;
+pub mod k24_replica_fetch;
+mod k25_replica_progress;
+pub mod k26_alter_partitions;
+pub mod k27_elect_leaders;
+pub mod k28_reassign_partitions;
+mod k29_describe_replicas;
+pub mod k30_drain_broker;
+mod peer;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -36,6 +45,7 @@ use tokio::time::Instant;
 use super::{
     broker::Broker,
     connection::{Events, Reply, Slot},
+    fetch_session::FetchSessions,
 };
 
 /// One request, as its handler sees it.
@@ -59,6 +69,8 @@ pub struct Request<'a> {
     pub correlation: CorrelationId,
     /// The broker that asks; none if it is a client.
     pub peer: Option<&'a Peer>,
+    /// The session in which it fetches over this connection.
+    pub sessions: &'a Arc<FetchSessions>,
 }
 
 /// What a handler has to say.
@@ -71,6 +83,8 @@ pub enum Handled {
     Produce(k09_produce::ParkedProduce),
     /// An answer is due when there is more to read.
     Fetch(k10_fetch::ParkedFetch),
+    /// An answer is due when there is news for a follower.
+    ReplicaFetch(k24_replica_fetch::ParkedReplicaFetch),
     /// An answer is due when this is done; it runs as a task of its own.
     Task(Pin<Box<dyn Future<Output = Reply> + Send>>),
     /// The connection is open now, in the name of that client, which may be a broker.
@@ -150,6 +164,13 @@ pub fn handle(api: ApiKey, request: &Request<'_>) -> Handled {
         ApiKey::DescribeCluster => k21_describe_cluster::handle(request),
         ApiKey::ChangeVoters => k22_change_voters::handle(request),
         ApiKey::UnregisterBroker => k23_unregister_broker::handle(request),
+        ApiKey::ReplicaFetch => k24_replica_fetch::handle(request),
+        ApiKey::ReplicaProgress => k25_replica_progress::handle(request),
+        ApiKey::AlterPartitions => k26_alter_partitions::handle(request),
+        ApiKey::ElectLeaders => k27_elect_leaders::handle(request),
+        ApiKey::ReassignPartitions => k28_reassign_partitions::handle(request),
+        ApiKey::DescribeReplicas => k29_describe_replicas::handle(request),
+        ApiKey::DrainBroker => k30_drain_broker::handle(request),
     };
     handled.unwrap_or_else(|failure| Handled::Reply(failure.into()))
 }

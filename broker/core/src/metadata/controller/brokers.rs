@@ -15,7 +15,8 @@ use strandline_protocol::{
 
 use super::{
     Command, Decision, Reply,
-    elections::{Electorate, Leaving, Part},
+    elections::Leaving,
+    electorate::{Electorate, Part},
 };
 use crate::{
     metadata::{
@@ -36,14 +37,16 @@ pub struct Stopping {
 /// What a heartbeat gives the controller to decide, if anything. Asked of an image in which
 /// everything that was proposed about the broker is reflected.
 ///
-/// A broker that is fenced is unfenced once it has applied what fenced it: its registration, or its
-/// fencing.
+/// A broker that is fenced is unfenced once it has applied what fenced it, its registration or its
+/// fencing, and has opened its logs.
 #[must_use]
 pub fn due_at_heartbeat(image: &Image, heartbeat: &BrokerHeartbeatRequest) -> Option<Command> {
     let (broker, epoch) = (heartbeat.broker_id, heartbeat.broker_epoch);
     let known = image.broker(broker).filter(|known| known.epoch == epoch)?;
     match (known.state, heartbeat.stopping) {
-        (BrokerState::Fenced, false) if heartbeat.applied >= known.since => {
+        (BrokerState::Fenced, false)
+            if heartbeat.applied >= known.since && !heartbeat.recovering =>
+        {
             Some(Command::UnfenceBroker { broker, epoch })
         }
         (BrokerState::Active | BrokerState::Stopping, true) => {
@@ -87,7 +90,7 @@ pub(super) fn acting(
     Ok(known)
 }
 
-fn registered(image: &Image, broker: BrokerId) -> Result<&Broker, Failure> {
+pub(super) fn registered(image: &Image, broker: BrokerId) -> Result<&Broker, Failure> {
     image.broker(broker).map(AsRef::as_ref).ok_or_else(|| {
         Failure::new(
             ErrorCode::BROKER_ID_NOT_REGISTERED,
@@ -111,11 +114,7 @@ pub(super) fn fence(
 }
 
 /// The records that fence `broker` in the epoch that it has.
-pub(super) fn fencing(
-    image: &Image,
-    offline: &BTreeSet<DirectoryId>,
-    known: &Broker,
-) -> Vec<Record> {
+fn fencing(image: &Image, offline: &BTreeSet<DirectoryId>, known: &Broker) -> Vec<Record> {
     let (broker, epoch) = (known.registration.broker, known.epoch);
     if known.state == BrokerState::Fenced {
         return Vec::new();
@@ -206,7 +205,8 @@ pub(super) fn unregister(
     let keeps = image.kept_count(broker);
     if keeps > 0 {
         return refuse(format!(
-            "broker {broker} keeps {keeps} partitions: delete their topics or start it again"
+            "broker {broker} keeps {keeps} partitions: move them away with `strandline broker \
+             decommission {broker}`, or delete their topics"
         ));
     }
     let mut voters = image

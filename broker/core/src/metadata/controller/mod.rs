@@ -4,24 +4,31 @@
 //! image that the one before has left; nothing is decided on half of what was decided.
 
 mod brokers;
+mod draft;
 mod elections;
+mod electorate;
+mod isr;
+mod leaders;
+mod reassign;
 mod register;
 mod topics;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_protocol::{
     BrokerEpoch, BrokerId, DirectoryId, ErrorCode, ProducerId, TopicPartition,
     limits::ENTRIES_PER_REQUEST_MAX,
     messages::{
-        AlterConfigsRequest, AlterConfigsResponse, ChangeVotersRequest, CreatePartitionsRequest,
-        CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-        DeleteTopicsResponse, Failure,
+        AlterConfigsRequest, AlterConfigsResponse, AlterPartitionsRequest, AlterPartitionsResponse,
+        ChangeVotersRequest, CreatePartitionsRequest, CreatePartitionsResponse,
+        CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+        DrainBrokerRequest, DrainBrokerResponse, ElectLeadersRequest, ElectLeadersResponse,
+        Failure, ReassignPartitionsRequest, ReassignPartitionsResponse,
     },
 };
 
 pub use self::brokers::{Stopping, due_at_heartbeat, may_stop};
-use self::elections::Electorate;
+use self::electorate::Electorate;
 use super::{
     image::Image,
     limits::PRODUCER_ID_BLOCK,
@@ -100,11 +107,28 @@ pub enum Command {
         broker: BrokerId,
     },
     /// A new controller finishes the elections that the one before may have left undone.
-    ElectLeaders,
-    /// Partitions shall be led by their first replicas.
-    ElectPreferred {
-        /// Which partitions.
-        partitions: Vec<TopicPartition>,
+    FinishElections,
+    /// Partitions that others lead shall be led by their first replicas, where these can; some at
+    /// a time.
+    BalanceLeaders,
+    /// Partitions shall have another leader.
+    ElectLeaders(ElectLeadersRequest),
+    /// A leader has seen who is in sync.
+    AlterPartitions(AlterPartitionsRequest),
+    /// Partitions shall lie elsewhere.
+    ReassignPartitions(ReassignPartitionsRequest),
+    /// A broker shall lead nothing, or take part as any other.
+    DrainBroker(DrainBrokerRequest),
+    /// A broker cannot use or trust some of its copies.
+    TakeOut {
+        /// Which broker.
+        broker: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
+        /// Those of its directories that have failed.
+        directories: BTreeSet<DirectoryId>,
+        /// Those of its partitions that are damaged.
+        partitions: BTreeSet<TopicPartition>,
     },
     /// Other brokers shall vote in the metadata quorum.
     ChangeVoters(ChangeVotersRequest),
@@ -127,8 +151,14 @@ pub enum Reply {
     Registered,
     /// To [`Command::StopBroker`].
     Stopping(Stopping),
-    /// To [`Command::ElectPreferred`]: each partition with what stood in the way.
-    Elected(Vec<(TopicPartition, Failure)>),
+    /// To [`Command::ElectLeaders`].
+    Elected(ElectLeadersResponse),
+    /// To [`Command::AlterPartitions`].
+    AlterPartitions(AlterPartitionsResponse),
+    /// To [`Command::ReassignPartitions`].
+    Reassigned(ReassignPartitionsResponse),
+    /// To [`Command::DrainBroker`].
+    Drained(DrainBrokerResponse),
     /// To [`Command::ChangeVoters`]: who shall vote. [`quorum_plan::next_step`] leads there.
     VotersWanted(Vec<BrokerId>),
     /// To any other command.
@@ -149,6 +179,8 @@ pub struct Decision {
 pub struct Controller {
     defaults: Defaults,
     offline: BTreeSet<DirectoryId>,
+    /// The damaged copies of each broker that has told of some.
+    damaged: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
 }
 
 impl Controller {
@@ -158,6 +190,7 @@ impl Controller {
         Self {
             defaults,
             offline: BTreeSet::new(),
+            damaged: BTreeMap::new(),
         }
     }
 
@@ -172,8 +205,19 @@ impl Controller {
         self.offline.insert(directory);
     }
 
-    /// A broker has started anew: its data directories can be used again.
+    /// These copies of a broker are damaged, and no others: they come into sync with nobody.
+    pub fn copies_damaged(&mut self, broker: BrokerId, copies: BTreeSet<TopicPartition>) {
+        if copies.is_empty() {
+            self.damaged.remove(&broker);
+        } else {
+            self.damaged.insert(broker, copies);
+        }
+    }
+
+    /// A broker has started anew: its data directories can be used again, and its copies are looked
+    /// at again.
     pub fn broker_started(&mut self, registration: &Registration) {
+        self.damaged.remove(&registration.broker);
         for directory in &registration.directories {
             self.offline.remove(directory);
         }
@@ -210,22 +254,51 @@ impl Controller {
                 brokers::stop(image, &self.offline, *broker, *epoch)
             }
             Command::UnregisterBroker { broker } => brokers::unregister(image, leased, *broker),
-            Command::ElectLeaders => Ok(Decision {
-                records: Electorate::of(image, &self.offline).lead_everywhere(),
-                reply: Reply::Done,
-            }),
-            Command::ElectPreferred { partitions } => {
-                check_entries("partitions", partitions.len())?;
-                let electorate = Electorate::of(image, &self.offline);
-                let (records, outcomes) = electorate.prefer(partitions);
-                let reply = Reply::Elected(outcomes);
-                Ok(Decision { records, reply })
-            }
             Command::ChangeVoters(request) => change_voters(image, request),
-            of_topics => self.decide_topics(image, of_topics, random),
+            Command::CreateTopics(_)
+            | Command::DeleteTopics(_)
+            | Command::CreatePartitions(_)
+            | Command::AlterConfigs(_) => self.decide_topics(image, command, random),
+            of_partitions => self.decide_partitions(image, of_partitions),
         }?;
         check_version(image, &decision.records)?;
         Ok(decision)
+    }
+
+    fn decide_partitions(&self, image: &Image, command: &Command) -> Result<Decision, Failure> {
+        let offline = &self.offline;
+        let quietly = |records| {
+            let reply = Reply::Done;
+            Ok(Decision { records, reply })
+        };
+        match command {
+            Command::FinishElections => quietly(Electorate::of(image, offline).lead_everywhere()),
+            Command::BalanceLeaders => quietly(Electorate::of(image, offline).balance(None)),
+            Command::ElectLeaders(request) => {
+                check_entries("partitions", request.partitions.len())?;
+                Ok(leaders::elect(image, offline, request))
+            }
+            Command::AlterPartitions(request) => {
+                check_entries("partitions", request.partitions.len())?;
+                isr::alter_partitions(image, offline, &self.damaged, request)
+            }
+            Command::ReassignPartitions(request) => {
+                check_entries("partitions", request.partitions.len())?;
+                Ok(reassign::reassign(image, offline, request))
+            }
+            Command::DrainBroker(request) => leaders::drain(image, offline, request),
+            Command::TakeOut {
+                broker,
+                epoch,
+                directories,
+                partitions,
+            } => {
+                brokers::acting(image, *broker, *epoch)?;
+                let electorate = Electorate::of(image, offline);
+                quietly(electorate.take_out(*broker, directories, partitions))
+            }
+            _ => Err(unknown_command()),
+        }
     }
 
     fn decide_topics(
@@ -249,14 +322,18 @@ impl Controller {
             }
             Command::AlterConfigs(request) => {
                 check_entries("changes", request.changes.len())?;
-                Ok(topics::alter_configs(image, request))
+                Ok(topics::alter_configs(image, &self.offline, request))
             }
-            _ => Err(Failure::new(
-                ErrorCode::UNKNOWN_SERVER_ERROR,
-                "the controller does not know this command",
-            )),
+            _ => Err(unknown_command()),
         }
     }
+}
+
+fn unknown_command() -> Failure {
+    Failure::new(
+        ErrorCode::UNKNOWN_SERVER_ERROR,
+        "the controller does not know this command",
+    )
 }
 
 fn check_entries(what: &str, count: usize) -> Result<(), Failure> {

@@ -7,25 +7,27 @@ use std::collections::BTreeSet;
 use strandline_protocol::{BrokerId, DirectoryId, ErrorCode, messages::Failure};
 
 use super::{
-    Decision, Reply, brokers,
-    elections::{Electorate, Part},
+    Decision, Reply,
+    electorate::{Electorate, Part},
 };
 use crate::metadata::{
-    image::Image,
+    image::{BrokerState, Image},
     limits::{
         BROKERS_PER_CLUSTER_MAX, DIRECTORIES_PER_BROKER_MAX, HOST_BYTES_MAX, RACK_BYTES_MAX,
         SOFTWARE_BYTES_MAX,
     },
-    record::{METADATA_VERSION, Record, Registration},
+    record::{METADATA_VERSION, REPLICATION_VERSION, Record, Registration},
 };
+use crate::mutants::{self, Mutant};
 
 /// Decides a registration, which sets the metadata version to the newest one that every broker
 /// knows.
 ///
 /// A broker that is alone in its cluster takes part at once, by one record however much it keeps:
 /// nobody could have led in its place meanwhile. Any other one is fenced at first, and what its
-/// incarnation before led is given to others. A lease is waited for, unless the start proves that
-/// whoever has it has ended ([`Registration::succeeds`]).
+/// incarnation before led is given to others: a new incarnation never leads under its old epoch. A
+/// lease is waited for, unless the start proves that whoever has it has ended
+/// ([`Registration::succeeds`]).
 ///
 /// # Errors
 /// `INVALID_REQUEST` if the registration contradicts itself or somebody else's,
@@ -43,13 +45,16 @@ pub(super) fn register(
         .map_err(|message| Failure::new(ErrorCode::INVALID_REQUEST, message))?;
     check_version(image, registration)?;
     let version = version_of_all(image, registration);
+    let registration = &in_version(version, registration);
     let mut records: Vec<Record> = (version > image.metadata_version())
         .then_some(Record::MetadataVersionSet { version })
         .into_iter()
         .collect();
     if is_alone(image, registration) {
         records.push(Record::BrokerRegistered(registration.clone()));
-        let electorate = Electorate::of(image, offline).when(registration.broker, Part::Takes);
+        let electorate = Electorate::of(image, offline)
+            .in_version(version)
+            .when(registration.broker, Part::Takes);
         records.extend(electorate.lead_what_it_can(registration.broker));
     } else if let Some(known) = image.broker(registration.broker) {
         if known.registration.incarnation == registration.incarnation {
@@ -60,8 +65,7 @@ pub(super) fn register(
         {
             return Err(duplicate(&known.registration));
         } else {
-            records.extend(brokers::fencing(image, offline, known));
-            records.push(Record::BrokerJoined(registration.clone()));
+            records.extend(start_anew(image, offline, version, registration));
         }
     } else {
         records.push(Record::BrokerJoined(registration.clone()));
@@ -70,6 +74,32 @@ pub(super) fn register(
         records,
         reply: Reply::Registered,
     })
+}
+
+/// The records of another start of a broker that others know.
+fn start_anew(
+    image: &Image,
+    offline: &BTreeSet<DirectoryId>,
+    version: u16,
+    registration: &Registration,
+) -> Vec<Record> {
+    let broker = registration.broker;
+    if mutants::is_active(Mutant::NewIncarnationKeepsEpoch) {
+        return vec![Record::BrokerRegistered(registration.clone())];
+    }
+    let electorate = Electorate::of(image, offline)
+        .in_version(version)
+        .when(broker, Part::TakesNot);
+    let mut records = electorate.start_anew(registration);
+    let takes_part = image
+        .broker(broker)
+        .filter(|known| known.state != BrokerState::Fenced);
+    records.extend(takes_part.map(|known| Record::BrokerFenced {
+        broker,
+        epoch: known.epoch,
+    }));
+    records.push(Record::BrokerJoined(registration.clone()));
+    records
 }
 
 /// Whether it is the one voter of a cluster that knows nobody else.
@@ -150,6 +180,15 @@ fn version_of_all(image: &Image, registration: &Registration) -> u16 {
         .chain([registration.metadata_version_max, METADATA_VERSION])
         .min()
         .unwrap_or(METADATA_VERSION)
+}
+
+/// The registration as a log of `version` may hold it.
+fn in_version(version: u16, registration: &Registration) -> Registration {
+    let mut registration = registration.clone();
+    if version < REPLICATION_VERSION {
+        registration.lossy.clear();
+    }
+    registration
 }
 
 fn check(registration: &Registration) -> Result<(), String> {

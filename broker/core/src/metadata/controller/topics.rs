@@ -3,27 +3,35 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_protocol::{
-    ErrorCode, PartitionId, TopicId,
+    DirectoryId, ErrorCode, PartitionId, TopicId,
     limits::PARTITIONS_PER_TOPIC_MAX,
     messages::{
         AlterConfigsRequest, AlterConfigsResponse, ConfigChange, CreatePartitionsRequest,
         CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-        DeleteTopicsResponse, Failure, NewPartitions, NewTopic, TopicResult,
+        DeleteTopicsResponse, Duty, Failure, NewPartitions, NewTopic, TopicResult,
     },
 };
 
-use super::{Controller, Decision, Random, Reply};
+use super::{Controller, Decision, Random, Reply, electorate::Electorate};
 use crate::{
     metadata::{
         answer::unknown_topic,
         image::{BrokerState, Image},
-        limits::{PARTITIONS_PER_CLUSTER_MAX, PARTITIONS_PER_RECORD_MAX, TOPICS_PER_CLUSTER_MAX},
-        record::{Record, Replicas},
+        limits::{
+            COPIES_PER_RECORD_MAX, PARTITIONS_PER_CLUSTER_MAX, PARTITIONS_PER_RECORD_MAX,
+            TOPICS_PER_CLUSTER_MAX,
+        },
+        record::{REPLICATION_VERSION, Record, Replicas},
         topic::Topic,
     },
     placement::{self, Candidate},
-    topic_config, topic_name,
+    topic_config::{self, FLUSH, MIN_ISR, UNCLEAN_ELECTION},
+    topic_name,
 };
+
+/// How many replicas a partition gets at most that does not say: the loss of one of them costs
+/// neither records nor writes.
+const DEFAULT_FACTOR_MAX: usize = 3;
 
 /// How a refusal quotes a name without bound, in characters.
 const QUOTE_CHARS_MAX: usize = 300;
@@ -35,6 +43,14 @@ struct Progress {
     topics: usize,
     partitions: usize,
     candidates: Vec<Candidate>,
+}
+
+impl Progress {
+    /// How many brokers can take a copy.
+    fn brokers(&self) -> usize {
+        let usable = |candidate: &&Candidate| !candidate.directories.is_empty();
+        self.candidates.iter().filter(usable).count()
+    }
 }
 
 impl Controller {
@@ -58,7 +74,7 @@ impl Controller {
                     Ok(placed) => {
                         let id = fresh_id(image, &mut progress, random);
                         let count = placed.len();
-                        records.extend(creation(topic, id, placed));
+                        records.extend(self.creation(image, topic, id, placed));
                         done(&topic.name, id, count)
                     }
                     Err(failure) => failed(&topic.name, failure),
@@ -102,7 +118,7 @@ impl Controller {
     fn progress(&self, image: &Image) -> Progress {
         let active = image
             .brokers()
-            .filter(|broker| broker.state == BrokerState::Active);
+            .filter(|broker| broker.state == BrokerState::Active && broker.duty == Duty::Full);
         let candidates = active.map(|broker| {
             let registration = &broker.registration;
             let usable = registration
@@ -150,7 +166,6 @@ impl Controller {
                 format!("topic `{name}` exists already: choose another name, or delete it first"),
             ));
         }
-        check_replication(topic.replication_factor)?;
         topic_config::check_all(&topic.configs)
             .map_err(|error| Failure::new(ErrorCode::INVALID_CONFIG, error.to_string()))?;
         let partitions = topic.partitions.unwrap_or(self.defaults.partitions);
@@ -173,9 +188,74 @@ impl Controller {
                 ),
             ));
         }
-        let placed = place(progress, partitions)?;
+        let factor = self.factor(image, progress, topic)?;
+        let placed = place(progress, partitions, factor)?;
         progress.topics += 1;
         Ok(placed)
+    }
+
+    /// The replication factor of a topic to be: what it says, or what is safe among the brokers
+    /// that there are.
+    fn factor(
+        &self,
+        image: &Image,
+        progress: &Progress,
+        topic: &NewTopic,
+    ) -> Result<usize, Failure> {
+        let replicates = image.metadata_version() >= REPLICATION_VERSION;
+        let Some(factor) = topic.replication_factor else {
+            let brokers = progress.brokers().max(1);
+            return Ok(if replicates {
+                brokers.min(DEFAULT_FACTOR_MAX)
+            } else {
+                1
+            });
+        };
+        let refuse = |code, why: String| Err(Failure::new(code, why));
+        match usize::try_from(factor) {
+            Ok(1) => Ok(1),
+            Err(_) | Ok(0) => refuse(
+                ErrorCode::INVALID_REPLICATION_FACTOR,
+                format!("a replication factor of {factor} is not possible: it is at least 1"),
+            ),
+            Ok(_) if !replicates => refuse(
+                ErrorCode::UNSUPPORTED_VERSION,
+                format!(
+                    "a replication factor of {factor} needs metadata version \
+                     {REPLICATION_VERSION}, the cluster has version {}: start every broker with \
+                     this version of strandline first",
+                    image.metadata_version()
+                ),
+            ),
+            Ok(copies) => Ok(copies),
+        }
+    }
+
+    /// The records of a new topic, each valid alone. Where there are replicas, the topic keeps what
+    /// its acknowledgements mean, whatever the brokers' defaults come to be.
+    fn creation(
+        &self,
+        image: &Image,
+        topic: &NewTopic,
+        id: TopicId,
+        mut placed: Vec<Replicas>,
+    ) -> Vec<Record> {
+        let copies = placed.first().map_or(1, Vec::len);
+        let rest = placed.split_off(placed.len().min(partitions_per_record(copies)));
+        let first = i32::try_from(placed.len()).unwrap_or(i32::MAX);
+        let mut configs = topic.configs.clone();
+        if image.metadata_version() >= REPLICATION_VERSION {
+            let flush = self.defaults.config.flush.name();
+            configs.entry(FLUSH.into()).or_insert_with(|| flush.into());
+        }
+        let mut records = vec![Record::TopicCreated {
+            name: topic.name.clone(),
+            id,
+            configs,
+            partitions: placed,
+        }];
+        records.extend(additions(id, first, rest));
+        records
     }
 
     fn widen<'a>(
@@ -197,7 +277,10 @@ impl Controller {
                 ),
             ));
         }
-        Ok((topic, place(progress, wanted.total - count)?))
+        // As many copies as its first partition has, or is to have.
+        let first = topic.partition(PartitionId(0));
+        let factor = first.map_or(1, |first| first.replicas.len() - first.removing.len());
+        Ok((topic, place(progress, wanted.total - count, factor)?))
     }
 }
 
@@ -230,7 +313,11 @@ pub(super) fn delete(image: &Image, request: &DeleteTopicsRequest) -> Decision {
     }
 }
 
-pub(super) fn alter_configs(image: &Image, request: &AlterConfigsRequest) -> Decision {
+pub(super) fn alter_configs(
+    image: &Image,
+    offline: &BTreeSet<DirectoryId>,
+    request: &AlterConfigsRequest,
+) -> Decision {
     let decided = existing(image, &request.topic)
         .and_then(|topic| Ok((topic, effective_changes(topic, &request.changes)?)));
     let (records, failure) = match decided {
@@ -239,7 +326,18 @@ pub(super) fn alter_configs(image: &Image, request: &AlterConfigsRequest) -> Dec
         }
         Ok((topic, changes)) => {
             let id = topic.id;
-            (vec![Record::ConfigChanged { id, changes }], Failure::none())
+            let electorate = Electorate::of(image, offline);
+            let mut records = Vec::new();
+            if changes.contains_key(MIN_ISR) {
+                // First, as fewer in sync may be enough from then on to acknowledge.
+                records = electorate.forget_eligible(topic);
+            }
+            let goes_on = changes.get(UNCLEAN_ELECTION).and_then(Option::as_deref) == Some("true");
+            records.push(Record::ConfigChanged { id, changes });
+            if goes_on {
+                records.extend(electorate.rescue(topic));
+            }
+            (records, Failure::none())
         }
         Err(failure) => (Vec::new(), failure),
     };
@@ -276,7 +374,11 @@ fn effective_changes(
 }
 
 /// Places partitions, and counts them towards what the next entry of the request may place.
-fn place(progress: &mut Progress, partitions: i32) -> Result<Vec<Replicas>, Failure> {
+fn place(
+    progress: &mut Progress,
+    partitions: i32,
+    factor: usize,
+) -> Result<Vec<Replicas>, Failure> {
     let wanted = usize::try_from(partitions).unwrap_or(0);
     if progress.partitions + wanted > PARTITIONS_PER_CLUSTER_MAX {
         return Err(Failure::new(
@@ -289,11 +391,20 @@ fn place(progress: &mut Progress, partitions: i32) -> Result<Vec<Replicas>, Fail
         ));
     }
     let turn = progress.partitions;
-    let placed = placement::place(&progress.candidates, wanted, 1, turn).map_err(|_| {
-        Failure::new(
+    let placed = placement::place(&progress.candidates, wanted, factor, turn);
+    let placed = placed.map_err(|too_few| match too_few.brokers {
+        0 => Failure::new(
             ErrorCode::STORAGE_ERROR,
             "no active broker has a usable data directory: see the brokers' logs for what failed",
-        )
+        ),
+        brokers => Failure::new(
+            ErrorCode::INVALID_REPLICATION_FACTOR,
+            format!(
+                "a replication factor of {factor} needs as many active brokers with a usable data \
+                 directory, and there are {brokers} that are not drained: start more of them, or \
+                 ask for fewer replicas"
+            ),
+        ),
     })?;
     progress.partitions += wanted;
     for replica in placed.iter().flatten() {
@@ -309,24 +420,11 @@ fn place(progress: &mut Progress, partitions: i32) -> Result<Vec<Replicas>, Fail
     Ok(placed)
 }
 
-/// The records of a new topic, each valid alone.
-fn creation(topic: &NewTopic, id: TopicId, mut placed: Vec<Replicas>) -> Vec<Record> {
-    let rest = placed.split_off(placed.len().min(PARTITIONS_PER_RECORD_MAX));
-    let first = i32::try_from(placed.len()).unwrap_or(i32::MAX);
-    let mut records = vec![Record::TopicCreated {
-        name: topic.name.clone(),
-        id,
-        configs: topic.configs.clone(),
-        partitions: placed,
-    }];
-    records.extend(additions(id, first, rest));
-    records
-}
-
 /// The records that add partitions from `first` on.
 fn additions(id: TopicId, mut first: i32, placed: Vec<Replicas>) -> Vec<Record> {
+    let copies = placed.first().map_or(1, Vec::len);
     placed
-        .chunks(PARTITIONS_PER_RECORD_MAX)
+        .chunks(partitions_per_record(copies))
         .map(|chunk| {
             let record = Record::PartitionsAdded {
                 id,
@@ -339,21 +437,10 @@ fn additions(id: TopicId, mut first: i32, placed: Vec<Replicas>) -> Vec<Record> 
         .collect()
 }
 
-fn check_replication(factor: Option<i16>) -> Result<(), Failure> {
-    match factor {
-        None | Some(1) => Ok(()),
-        Some(factor) if factor < 1 => Err(Failure::new(
-            ErrorCode::INVALID_REPLICATION_FACTOR,
-            format!("a replication factor of {factor} is not possible: it is at least 1"),
-        )),
-        Some(factor) => Err(Failure::new(
-            ErrorCode::INVALID_REPLICATION_FACTOR,
-            format!(
-                "a replication factor of {factor} is not possible yet: replication between brokers \
-                 comes in a later version; leave it out, or set it to 1"
-            ),
-        )),
-    }
+/// How many partitions of so many copies one record lists.
+fn partitions_per_record(copies: usize) -> usize {
+    let by_copies = COPIES_PER_RECORD_MAX / copies.max(1);
+    by_copies.clamp(1, PARTITIONS_PER_RECORD_MAX)
 }
 
 fn existing<'a>(image: &'a Image, name: &str) -> Result<&'a Topic, Failure> {

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use strandline_protocol::{
     BrokerEpoch, BrokerId, Offset, PartitionEpoch, PartitionId, TopicId, TopicPartition,
+    messages::Duty,
 };
 
 use super::{Broker, BrokerState, Contradiction, Image};
-use crate::metadata::{
-    record::{PartitionChange, Record, Registration, Replicas},
-    topic::{Partition, Topic},
+use crate::{
+    metadata::{
+        record::{PartitionChange, Record, Registration, Replicas},
+        topic::{Partition, Topic},
+    },
+    mutants::{self, Mutant},
 };
 
 impl Image {
@@ -65,6 +69,9 @@ impl Image {
                 self.next_producer_id = self.next_producer_id.max(end);
             }
             Record::VotersWanted { brokers } => self.wanted_voters.clone_from(brokers),
+            Record::ReplicationThrottled { bytes_per_second } => {
+                self.replication_throttle = *bytes_per_second;
+            }
             Record::PartitionsChanged { topics } => {
                 for topic in topics {
                     self.change_partitions(offset, topic.id, &topic.partitions)?;
@@ -103,6 +110,11 @@ impl Image {
                 }
                 self.brokers.remove(broker);
             }
+            Record::BrokerDutySet { broker, duty } => {
+                if let Some(broker) = self.brokers.get_mut(broker) {
+                    Arc::make_mut(broker).duty = *duty;
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -132,11 +144,13 @@ impl Image {
     }
 
     fn register(&mut self, offset: Offset, registration: &Registration, state: BrokerState) {
+        let before = self.brokers.get(&registration.broker);
         let broker = Broker {
             registration: registration.clone(),
             epoch: BrokerEpoch(offset.0),
             state,
             since: offset,
+            duty: before.map_or(Duty::Full, |before| before.duty),
         };
         self.brokers.insert(registration.broker, Arc::new(broker));
     }
@@ -149,7 +163,9 @@ impl Image {
             .map(|(of, partition)| (of, partition.clone()))
             .collect();
         for (of, mut partition) in led {
-            partition.leader_epoch = partition.leader_epoch.next();
+            if !mutants::is_active(Mutant::NewIncarnationKeepsEpoch) {
+                partition.leader_epoch = partition.leader_epoch.next();
+            }
             partition.partition_epoch = next(partition.partition_epoch);
             partition.leader_incarnation = Some(BrokerEpoch(offset.0));
             if let Some(topic) = self.topic_mut(of.topic) {
@@ -206,13 +222,16 @@ impl Image {
             if change.partition_epoch <= known.partition_epoch
                 || change.leader_epoch < known.leader_epoch
                 || (change.leader_epoch == known.leader_epoch && !same_leader)
-                || change.isr.is_empty()
             {
                 return impossible(offset, format!("takes {id}-{number} back to {change:?}"));
             }
             let changed = Partition {
-                replicas: known.replicas.clone(),
+                replicas: change.replicas.as_ref().unwrap_or(&known.replicas).clone(),
                 isr: change.isr.clone(),
+                elr: change.elr.clone(),
+                adding: change.adding.clone(),
+                removing: change.removing.clone(),
+                recovering: change.recovering,
                 leader: change.leader,
                 leader_epoch: change.leader_epoch,
                 partition_epoch: change.partition_epoch,

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use strandline_protocol::{
     BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, Offset, ProducerId, TopicId,
-    TopicPartition,
+    TopicPartition, messages::Duty,
 };
 
 use self::kept::Kept;
@@ -41,6 +41,8 @@ pub struct Broker {
     pub state: BrokerState,
     /// The entry that said so.
     pub since: Offset,
+    /// What it is to do while it takes part, which outlasts its starts.
+    pub duty: Duty,
 }
 
 /// Whether a broker takes part.
@@ -108,6 +110,8 @@ pub struct Image {
     leaderless_count: usize,
     next_producer_id: i64,
     wanted_voters: Vec<BrokerId>,
+    /// In bytes a second; 0 for none.
+    replication_throttle: u64,
 }
 
 impl Image {
@@ -307,6 +311,13 @@ impl Image {
     #[must_use]
     pub fn wanted_voters(&self) -> Option<&[BrokerId]> {
         (!self.wanted_voters.is_empty()).then_some(&self.wanted_voters)
+    }
+
+    /// How many bytes a second each broker may fetch for replicas that are being added; none for as
+    /// many as it can.
+    #[must_use]
+    pub fn replication_throttle(&self) -> Option<u64> {
+        (self.replication_throttle > 0).then_some(self.replication_throttle)
     }
 
     /// The invariant (S8): every part tells the same story. Walks over everything.

@@ -9,11 +9,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 use strandline_protocol::{
     BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionEpoch, PartitionId, ProducerId, TopicId,
+    messages::Duty,
 };
 
 use super::{Broker, BrokerState, Contradiction, Image};
 use crate::metadata::{
-    limits::PARTITIONS_PER_SNAPSHOT_RECORD_MAX,
+    limits::{COPIES_PER_SNAPSHOT_RECORD_MAX, PARTITIONS_PER_SNAPSHOT_RECORD_MAX},
     record::{METADATA_VERSION, Membership, Registration, Replicas},
     topic::{Partition, Topic},
 };
@@ -38,6 +39,10 @@ pub enum SnapshotRecord {
         /// Who shall vote, if somebody has said so.
         #[serde(default)]
         wanted_voters: Vec<BrokerId>,
+        /// How many bytes a second may be fetched for replicas that are being added; 0 for no
+        /// limit.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        replication_throttle: u64,
         /// How many brokers, topics and partitions follow.
         counts: SnapshotCounts,
     },
@@ -51,6 +56,9 @@ pub enum SnapshotRecord {
         state: BrokerState,
         /// The entry that said so.
         since: Offset,
+        /// What it is to do.
+        #[serde(default = "full_duty", skip_serializing_if = "is_full_duty")]
+        duty: Duty,
     },
     /// A topic. Its partitions follow.
     Topic {
@@ -62,6 +70,9 @@ pub enum SnapshotRecord {
         configs: BTreeMap<String, String>,
         /// The entry that changed it last.
         version: Offset,
+        /// Whether every acknowledgement since its creation has meant fsynced.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        always_fsynced: bool,
     },
     /// Partitions of the topic before.
     Partitions {
@@ -72,6 +83,26 @@ pub enum SnapshotRecord {
         /// At most [`PARTITIONS_PER_SNAPSHOT_RECORD_MAX`] partitions.
         partitions: Vec<SnapshotPartition>,
     },
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands fields out by reference"
+)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+const fn full_duty() -> Duty {
+    Duty::Full
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands fields out by reference"
+)]
+fn is_full_duty(duty: &Duty) -> bool {
+    *duty == Duty::Full
 }
 
 /// How much a snapshot tells.
@@ -99,6 +130,18 @@ pub struct SnapshotPartition {
     pub leader_epoch: LeaderEpoch,
     /// How often it has changed.
     pub partition_epoch: PartitionEpoch,
+    /// The brokers that are not in sync, and have all that was acknowledged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elr: Vec<BrokerId>,
+    /// Those of its replicas that a reassignment adds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adding: Vec<BrokerId>,
+    /// Those of its replicas that it takes away in the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removing: Vec<BrokerId>,
+    /// Whether its leader may lack what was acknowledged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovering: bool,
 }
 
 /// The records do not make an image. They are to be thrown away, and another snapshot is to be
@@ -135,6 +178,7 @@ impl Image {
             metadata_version: self.metadata_version,
             next_producer_id: self.next_producer_id(),
             wanted_voters: self.wanted_voters.clone(),
+            replication_throttle: self.replication_throttle,
             counts: self.counts(),
         };
         let brokers = self.brokers().map(|broker| SnapshotRecord::Broker {
@@ -142,6 +186,7 @@ impl Image {
             epoch: broker.epoch,
             state: broker.state,
             since: broker.since,
+            duty: broker.duty,
         });
         let topics = self.topics().flat_map(|topic| TopicParts::new(topic));
         std::iter::once(head).chain(brokers).chain(topics)
@@ -170,6 +215,7 @@ impl<'a> TopicParts<'a> {
             id: topic.id,
             configs: topic.configs.as_ref().clone(),
             version: topic.version,
+            always_fsynced: topic.always_fsynced,
         };
         Self {
             topic,
@@ -187,14 +233,19 @@ impl Iterator for TopicParts<'_> {
             return Some(head);
         }
         let first = self.next;
-        let mut rest = self.topic.partitions_from(first);
-        let partitions: Vec<SnapshotPartition> = rest
-            .by_ref()
-            .take(PARTITIONS_PER_SNAPSHOT_RECORD_MAX)
-            .map(|(_, partition)| tell(partition))
-            .collect();
-        let count = self.topic.partition_count();
-        self.next = rest.next().map_or(PartitionId(count), |(id, _)| id);
+        let rest = self.topic.partitions_from(first);
+        let (mut partitions, mut copies) = (Vec::new(), 0);
+        self.next = PartitionId(self.topic.partition_count());
+        for (id, partition) in rest {
+            copies += partition.replicas.len();
+            let is_full = partitions.len() == PARTITIONS_PER_SNAPSHOT_RECORD_MAX
+                || copies > COPIES_PER_SNAPSHOT_RECORD_MAX;
+            if is_full && !partitions.is_empty() {
+                self.next = id;
+                break;
+            }
+            partitions.push(tell(partition));
+        }
         (!partitions.is_empty()).then_some(SnapshotRecord::Partitions {
             id: self.topic.id,
             first,
@@ -210,6 +261,10 @@ fn tell(partition: &Partition) -> SnapshotPartition {
         leader: partition.leader,
         leader_epoch: partition.leader_epoch,
         partition_epoch: partition.partition_epoch,
+        elr: partition.elr.clone(),
+        adding: partition.adding.clone(),
+        removing: partition.removing.clone(),
+        recovering: partition.recovering,
     }
 }
 
@@ -242,6 +297,7 @@ impl ImageBuilder {
                     metadata_version,
                     next_producer_id,
                     wanted_voters,
+                    replication_throttle,
                     counts,
                 },
             ) => {
@@ -258,6 +314,7 @@ impl ImageBuilder {
                     metadata_version,
                     next_producer_id: next_producer_id.0,
                     wanted_voters,
+                    replication_throttle,
                     ..Image::default()
                 });
                 Ok(())
@@ -290,6 +347,7 @@ fn add(image: &mut Image, part: SnapshotRecord) -> Result<(), SnapshotError> {
             epoch,
             state,
             since,
+            duty,
         } => {
             let id = registration.broker;
             let broker = Broker {
@@ -297,6 +355,7 @@ fn add(image: &mut Image, part: SnapshotRecord) -> Result<(), SnapshotError> {
                 epoch,
                 state,
                 since,
+                duty,
             };
             if image.brokers.insert(id, Arc::new(broker)).is_some() {
                 return Err(SnapshotError::Inconsistent);
@@ -307,9 +366,11 @@ fn add(image: &mut Image, part: SnapshotRecord) -> Result<(), SnapshotError> {
             id,
             configs,
             version,
+            always_fsynced,
         } => {
             let name: Arc<str> = name.into();
-            let topic = Topic::new(Arc::clone(&name), id, configs, version);
+            let mut topic = Topic::new(Arc::clone(&name), id, configs, version);
+            topic.always_fsynced = always_fsynced;
             let named_before = image.names.insert(id, Arc::clone(&name));
             let topic_before = image.topics.insert(name, Arc::new(topic));
             if named_before.is_some() || topic_before.is_some() {
@@ -333,6 +394,10 @@ fn add(image: &mut Image, part: SnapshotRecord) -> Result<(), SnapshotError> {
                     leader: told.leader,
                     leader_epoch: told.leader_epoch,
                     partition_epoch: told.partition_epoch,
+                    elr: told.elr,
+                    adding: told.adding,
+                    removing: told.removing,
+                    recovering: told.recovering,
                 };
                 image.put_partition(offset, id, number, partition)?;
             }

@@ -39,6 +39,7 @@ fn image(topics: u8) -> Image {
         raft_id: Some(7),
         software: "strandline/0.0.0".into(),
         metadata_version_max: METADATA_VERSION,
+        lossy: Vec::new(),
     };
     let created = (0..topics).map(|number| {
         Entry::Command(vec![Record::TopicCreated {

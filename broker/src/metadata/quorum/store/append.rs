@@ -1,8 +1,9 @@
 //! Appending entries, and waiting for room where the disk is full.
 //!
-//! *Pattern: write-ahead log.* openraft ends a member whose append fails. A full disk is no failure:
-//! the member stands still until there is space, as one that is slow, and the others go on without
-//! it. What the controller proposes has taken its room before (`Store::reserve`).
+//! *Pattern: write-ahead log.* openraft ends a member whose append fails. A full disk is no
+//! failure: the member stands still until there is space, as one that is slow, and the others go on
+//! without it; one that is alone ends, as nobody goes on. What the controller proposes has taken
+//! its room before (`Store::reserve`).
 
 use std::{
     collections::VecDeque,
@@ -21,7 +22,10 @@ use tokio::{sync::oneshot, time::sleep};
 
 use super::{
     super::super::batches,
-    super::types::{LogId, RaftEntry, Types, from_raft, offset_of, term_of},
+    super::{
+        Company,
+        types::{LogId, RaftEntry, Types, from_raft, offset_of, term_of},
+    },
     Held, Shared, State, Store, closed,
 };
 
@@ -53,7 +57,9 @@ impl Store {
         let mut incoming = incoming.collect::<io::Result<VecDeque<Incoming>>>()?;
         let mut is_told = false;
         while let Some(full) = self.shared.place(&mut incoming, now)? {
-            if self.shared.leaving.load(Ordering::Acquire) {
+            let is_alone = self.shared.company == Company::Alone;
+            if is_alone || self.shared.leaving.load(Ordering::Acquire) {
+                self.shared.failing.fail_with(full.code(), &full);
                 return Err(io::Error::new(io::ErrorKind::StorageFull, full.to_string()));
             }
             if !is_told {

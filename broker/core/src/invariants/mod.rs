@@ -4,9 +4,15 @@
 //! The names (S7, H1, …) are those of the catalogue that the project tests against: S for what can
 //! be seen inside, H for what the history of clients shows.
 
+mod replication;
+
 use std::{collections::BTreeMap, fmt};
 
 use strandline_protocol::{LeaderEpoch, Offset, Sequence};
+
+pub use replication::{
+    Entry, leader_is_complete, logs_match, one_leader_per_epoch, producers_are_gapless,
+};
 
 use crate::replica::Marks;
 

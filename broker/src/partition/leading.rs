@@ -1,0 +1,220 @@
+//! The leader's side of replication: what followers fetch, how far they are, who is in sync.
+//!
+//! *Patterns: leader and followers, high-water mark.*
+
+use std::{sync::Arc, time::Duration};
+
+use strandline_core::replica::{
+    Flush, FollowerFetch, FollowerFlush, FollowerState, IsrProposal, ProposalOutcome, Role,
+    divergence::FetchAnswer,
+};
+use strandline_protocol::{BrokerId, LeaderEpoch, Offset, messages::Failure};
+use strandline_storage::log::{ColdRange, Fetched};
+use tokio::time::Instant;
+
+use super::{
+    Feed, Look, Partition, ReadFailure, ReplicaRead, ReplicaReadFailure,
+    state::{Effects, Inner},
+};
+
+/// A partition as its leader knows it.
+#[derive(Clone, Debug)]
+pub struct Led {
+    /// The epoch of the leader.
+    pub leader_epoch: LeaderEpoch,
+    /// Where it stands.
+    pub marks: strandline_core::replica::Marks,
+    /// How far its followers are.
+    pub followers: Vec<FollowerState>,
+    /// Who is in sync.
+    pub isr: Vec<BrokerId>,
+}
+
+impl Partition {
+    /// Takes in where a follower stands, and looks up what it lacks, up to the end of the log. Its
+    /// session hears of news from now on, by `feed`.
+    ///
+    /// # Errors
+    /// What to answer with, and where this replica stands if it leads.
+    pub fn serve_follower(
+        self: &Arc<Self>,
+        fetch: &FollowerFetch,
+        feed: &Arc<Feed>,
+        bytes_max: usize,
+        look: Look,
+    ) -> Result<Result<ReplicaRead, ColdRange>, ReplicaReadFailure> {
+        self.directory.check_online().map_err(refused)?;
+        let now = self.surroundings.since_start(Instant::now());
+        let mut inner = self.inner.lock();
+        inner.check_leads().map_err(refused)?;
+        let Inner { log, replica, .. } = &mut *inner;
+        let end_offset_for = |epoch| log.as_ref().and_then(|log| log.end_offset_for(epoch));
+        let marks = replica.marks();
+        let answer = replica
+            .follower_fetched(fetch, end_offset_for, now)
+            .map_err(|failure| ReplicaReadFailure {
+                failure,
+                marks: Some(marks),
+            })?;
+        inner.feeds.subscribe(fetch.broker, feed);
+        let effects = self.progressed(&mut inner, now);
+        let read = match answer {
+            FetchAnswer::Records => self.look_up(&mut inner, fetch.fetch_offset, bytes_max, look),
+            FetchAnswer::Diverging(end) => Ok(Ok(ReplicaRead {
+                marks: inner.replica.marks(),
+                diverging: Some(end),
+                fetched: None,
+            })),
+        };
+        drop(inner);
+        self.perform(effects);
+        read
+    }
+
+    /// Looks again for a follower whose position [`Partition::serve_follower`] has taken in.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn serve_again(
+        &self,
+        fetch: &FollowerFetch,
+        bytes_max: usize,
+        look: Look,
+    ) -> Result<Result<ReplicaRead, ColdRange>, ReplicaReadFailure> {
+        self.directory.check_online().map_err(refused)?;
+        let mut inner = self.inner.lock();
+        inner.check_leads().map_err(refused)?;
+        let known = Some(fetch.leader_epoch);
+        inner.replica.check_epoch(known).map_err(refused)?;
+        self.look_up(&mut inner, fetch.fetch_offset, bytes_max, look)
+    }
+
+    /// Looks up what a follower reads next, behind what [`Partition::serve_follower`] has found.
+    /// None if there is nothing, or it is not in memory.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn serve_on(
+        &self,
+        from: Offset,
+        bytes_max: usize,
+        look: Look,
+    ) -> Result<Option<Fetched>, ReadFailure> {
+        let mut inner = self.inner.lock();
+        inner.check_leads()?;
+        let found = self
+            .look_up(&mut inner, from, bytes_max, look)
+            .map_err(|error| ReadFailure::from(error.failure))?;
+        Ok(found.ok().and_then(|read| read.fetched))
+    }
+
+    fn look_up(
+        &self,
+        inner: &mut Inner,
+        from: Offset,
+        bytes_max: usize,
+        look: Look,
+    ) -> Result<Result<ReplicaRead, ColdRange>, ReplicaReadFailure> {
+        let marks = inner.replica.marks();
+        let failed = |failure| ReplicaReadFailure {
+            failure,
+            marks: Some(marks),
+        };
+        let (_, log) = inner.open_log().map_err(failed)?;
+        let mut read = ReplicaRead {
+            marks,
+            diverging: None,
+            fetched: None,
+        };
+        if from >= log.end() || bytes_max == 0 {
+            return Ok(Ok(read));
+        }
+        if look == Look::Warm
+            && let Some(cold) = log.cold_range(from, bytes_max)
+        {
+            return Ok(Err(cold));
+        }
+        let fetched = log
+            .read(from, bytes_max, log.end())
+            .map_err(|error| failed(self.read_error(error).failure))?;
+        read.fetched = Some(fetched);
+        Ok(Ok(read))
+    }
+
+    /// Takes in what a follower has made durable. Who is no follower of this leader is not heard.
+    pub fn follower_flushed(self: &Arc<Self>, flushed: &FollowerFlush) {
+        let now = self.surroundings.since_start(Instant::now());
+        let mut inner = self.inner.lock();
+        if let Err(failure) = inner.replica.follower_flushed(flushed, now) {
+            tracing::debug!(
+                topic = %self.topic, partition = %self.id.partition,
+                "progress of broker {}: {}", flushed.broker, failure.message
+            );
+            return;
+        }
+        let effects = self.progressed(&mut inner, now);
+        drop(inner);
+        self.perform(effects);
+    }
+
+    /// Asks for another set of replicas in sync, if one is due.
+    pub fn look_after_isr(self: &Arc<Self>) {
+        let now = self.surroundings.since_start(Instant::now());
+        let mut inner = self.inner.lock();
+        let proposal = inner.proposal(now);
+        drop(inner);
+        if let Some(proposal) = proposal {
+            self.surroundings.proposals.push(self, proposal);
+        }
+    }
+
+    /// A follower has come further, or time has passed.
+    fn progressed(&self, inner: &mut Inner, now: Duration) -> Effects {
+        let mut effects = self.settle(inner, Flush::NotNeeded);
+        effects.proposal = inner.proposal(now);
+        effects
+    }
+
+    /// What became of a proposal.
+    pub fn proposal_answered(self: &Arc<Self>, proposal: &IsrProposal, outcome: ProposalOutcome) {
+        let now = self.surroundings.since_start(Instant::now());
+        let mut inner = self.inner.lock();
+        inner.replica.proposal_answered(proposal, outcome, now);
+        let effects = self.settle(&mut inner, Flush::NotNeeded);
+        drop(inner);
+        self.perform(effects);
+    }
+
+    /// How far its replicas are.
+    ///
+    /// # Errors
+    /// `NOT_LEADER_OR_FOLLOWER`: only the leader knows.
+    pub fn describe(&self) -> Result<Led, Failure> {
+        let now = self.surroundings.since_start(Instant::now());
+        let inner = self.inner.lock();
+        inner.check_leads()?;
+        Ok(Led {
+            leader_epoch: inner.replica.leader_epoch(),
+            marks: inner.replica.marks(),
+            followers: inner.replica.followers(now).collect(),
+            isr: inner.replica.isr().to_vec(),
+        })
+    }
+}
+
+impl Inner {
+    /// Another set of replicas in sync to ask for, if one is due.
+    pub(super) fn proposal(&mut self, now: Duration) -> Option<IsrProposal> {
+        if !self.is_replicated() || self.replica.role() != Role::Leader {
+            return None;
+        }
+        self.replica.propose(now)
+    }
+}
+
+const fn refused(failure: Failure) -> ReplicaReadFailure {
+    ReplicaReadFailure {
+        failure,
+        marks: None,
+    }
+}

@@ -1,0 +1,56 @@
+//! Putting damaged parts of a log back, as another replica has them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use strandline_protocol::{Offset, messages::Failure};
+use strandline_storage::log::RepairError;
+
+use super::Partition;
+use crate::replication::Hope;
+
+impl Partition {
+    /// Puts `batches` where `offsets` cannot be read, durably, if that is what stood there. Waits
+    /// for the disk.
+    ///
+    /// # Errors
+    /// [`RepairError`]: nothing has changed. If the disk failed, its directory is offline.
+    pub fn put_back(&self, offsets: Range<Offset>, batches: Bytes) -> Result<(), RepairError> {
+        let gone = || RepairError::Gone {
+            start: offsets.start,
+            end: offsets.end,
+        };
+        // Nothing may be cut or deleted where it is written.
+        let _upkeep = self.upkeep.lock();
+        let job = {
+            let inner = self.inner.lock();
+            let log = inner.log.as_ref().ok_or_else(gone)?;
+            log.repair_job(offsets.clone(), batches)?
+        };
+        let outcome = job.run();
+        let mut inner = self.inner.lock();
+        let log = inner.log.as_mut().ok_or_else(gone)?;
+        if let Err(error) = log.repaired(outcome) {
+            drop(inner);
+            self.directory.refuse(&error);
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// What reading `offsets` is answered with while they are being fetched from another replica;
+    /// none if there is no hope for that.
+    pub(super) fn being_repaired(&self, offsets: &Range<Offset>) -> Option<Failure> {
+        match self.surroundings.replication.damaged(self.id, offsets) {
+            Hope::Underway => Some(Failure::new(
+                strandline_protocol::ErrorCode::OFFSET_NOT_AVAILABLE,
+                format!(
+                    "offset {} went bad on this disk and is being fetched from another replica: \
+                     retry",
+                    offsets.start
+                ),
+            )),
+            Hope::None => None,
+        }
+    }
+}

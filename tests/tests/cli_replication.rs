@@ -1,0 +1,236 @@
+//! The command line of replication, with four broker processes: what a person does with replicas.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+use std::{
+    collections::BTreeMap,
+    process::{Child, Command, Output, Stdio},
+};
+
+use strandline_tests::{Broker, BrokerSetup, strandline_binary, wait_until};
+
+struct Cluster {
+    _root: tempfile::TempDir,
+    bootstrap: String,
+    setups: BTreeMap<i32, BrokerSetup>,
+    running: BTreeMap<i32, Broker>,
+}
+
+type Ended = (Option<i32>, String, String);
+
+impl Cluster {
+    fn of_four() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let mut setups: BTreeMap<i32, BrokerSetup> = BTreeMap::new();
+        for id in 1..=4 {
+            let mut setup = BrokerSetup::on(&root.path().join(id.to_string())).with(&[
+                "--node-id",
+                &id.to_string(),
+                "--rack",
+                ["even", "odd"][usize::try_from(id % 2).unwrap()],
+            ]);
+            if let Some(first) = setups.get(&1) {
+                setup = setup.argument("--join").argument(&first.address());
+            }
+            setups.insert(id, setup);
+        }
+        let addresses: Vec<_> = setups.values().map(BrokerSetup::address).collect();
+        let running = setups.iter().map(|(id, it)| (*id, it.start())).collect();
+        let cluster = Self {
+            _root: root,
+            bootstrap: addresses.join(","),
+            setups,
+            running,
+        };
+        cluster.wait_for_health();
+        cluster
+    }
+
+    fn wait_for_health(&self) {
+        wait_until("a cluster that is well", || {
+            let json = self.json("cluster describe --output json");
+            let brokers = json["brokers"].as_array().map_or(0, Vec::len);
+            brokers == self.setups.len() && self.run("cluster health").0 == Some(0)
+        });
+    }
+
+    fn command(&self, words: &str) -> Command {
+        let mut command = Command::new(strandline_binary());
+        command
+            .args(words.split(' '))
+            .env("STRANDLINE_BOOTSTRAP", &self.bootstrap);
+        command
+    }
+
+    fn run(&self, words: &str) -> Ended {
+        ended(&self.command(words).output().unwrap())
+    }
+
+    /// The output of a command that must succeed.
+    fn must(&self, words: &str) -> String {
+        let (code, text, error) = self.run(words);
+        assert_eq!(code, Some(0), "{words}: {text}{error}");
+        text
+    }
+
+    fn json(&self, words: &str) -> serde_json::Value {
+        serde_json::from_str(&self.run(words).1).unwrap_or_default()
+    }
+
+    /// The replicas of one partition.
+    fn partition(&self, topic: &str, partition: usize) -> serde_json::Value {
+        let json = self.json(&format!("topic describe {topic} --output json"));
+        json["partitions"][partition].clone()
+    }
+
+    fn begin(&self, words: &str) -> Child {
+        let mut command = self.command(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+}
+
+fn ended(output: &Output) -> Ended {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+fn ids(value: &serde_json::Value) -> Vec<i64> {
+    let ids = value.as_array().into_iter().flatten();
+    ids.filter_map(serde_json::Value::as_i64).collect()
+}
+
+#[test]
+fn replicas_are_shown_moved_drained_and_retired() {
+    let mut cluster = Cluster::of_four();
+    let (code, _, error) = cluster.run("topic create wide --replication-factor 9");
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("hint: "), "{error}");
+    cluster.must("topic create orders --partitions 4 --replication-factor 3");
+    cluster.must("bench produce --topic orders --records 5000 --record-size 100 --acks all");
+    let text = cluster.must("topic describe orders");
+    for column in ["IN SYNC", "DURABLE", "LAG", "BEHIND", "min.insync.replicas"] {
+        assert!(text.contains(column), "{column}: {text}");
+    }
+    wait_until("every copy has everything", || {
+        let copies = (0..4).map(|id| cluster.partition("orders", id));
+        let copies: Vec<_> = copies
+            .flat_map(|it| it["copies"].as_array().cloned())
+            .collect();
+        copies.iter().flatten().all(|copy| copy["lag"] == 0)
+            && copies.iter().flatten().count() == 12
+    });
+    assert!(
+        cluster
+            .must("topic elect-preferred orders")
+            .contains("as it was")
+    );
+    let (code, _, error) = cluster.run("topic elect-preferred orders --unclean");
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("--accept-data-loss"), "{error}");
+    let text = cluster.must("topic elect-preferred orders --unclean --accept-data-loss");
+    assert_eq!(text, "every partition of orders has a leader\n");
+
+    reassign(&cluster);
+    drain(&cluster);
+    lose_one(&mut cluster);
+    decommission(&mut cluster);
+}
+
+fn reassign(cluster: &Cluster) {
+    let before = ids(&cluster.partition("orders", 0)["replicas"]);
+    let other = (1..=4).find(|id| !before.contains(id)).unwrap();
+    let words = format!(
+        "topic reassign orders --partition 0 --replicas {},{other},{} --throttle 100MB",
+        before[1], before[0]
+    );
+    let text = cluster.must(&words);
+    let says = format!("lies on brokers {}, {other}, {}\n", before[1], before[0]);
+    assert!(text.ends_with(&says), "{text}");
+    let after = cluster.partition("orders", 0);
+    assert_eq!(ids(&after["replicas"]), [before[1], other, before[0]]);
+    assert_eq!(ids(&after["isr"]).len(), 3);
+    for (words, code) in [
+        ("topic reassign orders --partition 0 --replicas 1,1", 2),
+        ("topic reassign orders --partition 0 --replicas 1,77", 2),
+        ("topic reassign orders --partition 9 --replicas 1", 1),
+        ("topic reassign orders --partition 0 --cancel", 1),
+    ] {
+        let (ended, _, error) = cluster.run(words);
+        assert_eq!(ended, Some(code), "{words}: {error}");
+        assert!(error.contains("hint: "), "{words}: {error}");
+    }
+}
+
+fn drain(cluster: &Cluster) {
+    let leader = cluster.partition("orders", 1)["leader"].as_i64().unwrap();
+    let text = cluster.must(&format!("broker drain {leader}"));
+    assert!(text.contains("it leads nothing"), "{text}");
+    assert_ne!(cluster.partition("orders", 1)["leader"], leader);
+    let text = cluster.must("cluster describe");
+    assert!(text.contains("active, drained"), "{text}");
+    let text = cluster.must(&format!("broker undrain {leader}"));
+    assert!(text.contains("has its full duty"), "{text}");
+    let (code, _, error) = cluster.run("broker drain 77");
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("hint: "), "{error}");
+}
+
+/// One broker dies: writing goes on, and the cluster says what is missing.
+fn lose_one(cluster: &mut Cluster) {
+    cluster.running.get_mut(&2).unwrap().kill_now();
+    cluster.must("bench produce --topic orders --records 2000 --record-size 100 --acks all");
+    wait_until("the cluster says what is missing", || {
+        let (code, text, _) = cluster.run("cluster health");
+        code == Some(1) && text.contains("under-replicated")
+    });
+    let broker = cluster.setups[&2].start();
+    cluster.running.insert(2, broker);
+    cluster.wait_for_health();
+}
+
+fn decommission(cluster: &mut Cluster) {
+    let text = cluster.must("broker decommission 4 --dry-run");
+    assert!(text.contains("would move from broker 4"), "{text}");
+    let mut child = cluster.begin("broker decommission 4");
+    wait_until("nothing is left to be moved", || {
+        let json = cluster.json("cluster describe --output json");
+        let brokers = json["brokers"].as_array().cloned().unwrap_or_default();
+        let leaving = brokers.iter().find(|broker| broker["broker"] == 4);
+        let voters = json["members"].as_array().cloned().unwrap_or_default();
+        let votes = |it: &&serde_json::Value| it["broker"] == 4 && it["role"] != "learner";
+        leaving.is_some_and(|it| it["keeps"] == 0) && !voters.iter().any(|it| votes(&it))
+    });
+    let (status, log) = cluster.running.remove(&4).unwrap().stop();
+    assert!(status.success(), "{log}");
+    wait_until("it is struck off", || child.try_wait().unwrap().is_some());
+    let (code, text, error) = ended(&child.wait_with_output().unwrap());
+    assert_eq!(code, Some(0), "{text}{error}");
+    assert!(text.ends_with("broker 4 is struck off\n"), "{text}");
+    assert!(error.contains("move from broker 4"), "{error}");
+    cluster.setups.remove(&4);
+    cluster.wait_for_health();
+    for partition in 0..4 {
+        let it = cluster.partition("orders", partition);
+        assert_eq!(
+            (ids(&it["replicas"]).len(), ids(&it["isr"]).len()),
+            (3, 3),
+            "{it}"
+        );
+    }
+    let records = cluster.must("consume orders --exit-at-end --format %p@%o");
+    assert!(records.lines().count() >= 7_000);
+    // With three brokers left nobody can be spared.
+    let (code, _, error) = cluster.run("broker decommission 3");
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("nothing was changed"), "{error}");
+}
