@@ -10,6 +10,7 @@
 
 pub mod attack;
 pub mod broker;
+pub mod chaos;
 pub mod cluster;
 pub mod crash;
 pub mod disk;

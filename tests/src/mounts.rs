@@ -188,6 +188,29 @@ impl MemoryDisk {
         Ok(answer.f_bavail * answer.f_frsize)
     }
 
+    /// Has only `bytes` of room from now on, whatever it holds.
+    ///
+    /// # Errors
+    /// If it cannot be mounted anew.
+    pub fn leave(&self, bytes: u64) -> anyhow::Result<()> {
+        let answer = rustix::fs::statvfs(&self.mounted.at)?;
+        let used = (answer.f_blocks - answer.f_bfree) * answer.f_frsize;
+        self.resize(used + bytes)
+    }
+
+    /// Has so many MiB from now on, of which it uses what it uses.
+    ///
+    /// # Errors
+    /// As [`MemoryDisk::leave`].
+    pub fn grow(&self, mebibytes: u64) -> anyhow::Result<()> {
+        self.resize(mebibytes << 20)
+    }
+
+    fn resize(&self, bytes: u64) -> anyhow::Result<()> {
+        let options = format!("remount,size={}k", bytes.div_ceil(1 << 10));
+        run("mount", &["-o", &options, text(&self.mounted.at)?]).map(|_| ())
+    }
+
     /// Unmounts it.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use strandline_tests::sweep::{Alone, Orders, Summary, simulator, sweep};
+use strandline_tests::sweep::{Alone, Orders, Planted, Summary, simulator, sweep};
 
 /// How often progress is told where nobody looks on.
 const TELL_EVERY: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 
 fn run_many(orders: &Orders) -> anyhow::Result<ExitCode> {
     orders.seeds().map_err(anyhow::Error::msg)?;
-    let simulator = simulator(orders)?;
+    let simulator = simulator(Planted::by(orders))?;
     let (started, is_watched) = (Instant::now(), std::io::stderr().is_terminal());
     let (mut summary, mut told) = (Summary::new(orders.plan), started);
     sweep(&simulator, orders, |run| {

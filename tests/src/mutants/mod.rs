@@ -11,6 +11,7 @@ pub mod follower;
 pub mod leases;
 pub mod membership;
 pub mod quorum;
+pub mod replicas;
 pub mod rot;
 pub mod voter;
 
@@ -46,6 +47,8 @@ pub enum Rig {
     Leases,
     /// A voter of the metadata quorum that loses power.
     Voter,
+    /// Replicas of a partition, their leaders and their controller.
+    Replicas,
     /// Three brokers that lose power and disks.
     Quorum(Scenario),
 }
@@ -61,6 +64,7 @@ impl Rig {
             Self::Membership,
             Self::Leases,
             Self::Voter,
+            Self::Replicas,
         ];
         others
             .into_iter()
@@ -87,6 +91,7 @@ impl Rig {
             Self::Membership => membership::run(seed),
             Self::Leases => leases::run(seed),
             Self::Voter => voter::run(seed),
+            Self::Replicas => replicas::run(seed),
             Self::Quorum(scenario) => quorum::run(scenario, seed),
             Self::Cuts(kind) => {
                 let wanted = Cuts {
@@ -114,6 +119,7 @@ impl fmt::Display for Rig {
             Self::Membership => f.write_str("membership"),
             Self::Leases => f.write_str("leases"),
             Self::Voter => f.write_str("voter"),
+            Self::Replicas => f.write_str("replicas"),
             Self::Quorum(scenario) => write!(f, "quorum:{scenario}"),
             Self::Cuts(kind) => write!(f, "cuts:{}", kind.name()),
         }
@@ -132,7 +138,7 @@ pub struct Replay {
 }
 
 /// Where each mutant was found.
-pub const REPLAYS: [Replay; 20] = [
+pub const REPLAYS: [Replay; 31] = [
     replay(Mutant::AcknowledgeBeforeFsync, Rig::Acknowledgements, 1),
     replay(
         Mutant::DurableOffsetTakenAfterSync,
@@ -173,6 +179,17 @@ pub const REPLAYS: [Replay; 20] = [
         Rig::Quorum(Scenario::WipedDisk),
         1,
     ),
+    replay(Mutant::TruncateToHighWatermark, Rig::Replicas, 1),
+    replay(Mutant::CompareEpochOnly, Rig::Replicas, 1),
+    replay(Mutant::IsrInsteadOfMaximalIsr, Rig::Replicas, 3),
+    replay(Mutant::StaleEpochAcceptedInFetch, Rig::Replicas, 89),
+    replay(Mutant::HighWatermarkBeforeEpochStart, Rig::Replicas, 1),
+    replay(Mutant::DivergentFetchCounts, Rig::Replicas, 1),
+    replay(Mutant::LogEndReportedAsDurable, Rig::Replicas, 5),
+    replay(Mutant::HighWatermarkCheckpointAboveLog, Rig::Replicas, 1),
+    replay(Mutant::BrokerEpochUncheckedInIsrChange, Rig::Replicas, 77),
+    replay(Mutant::LastReplicaKeptAfterLossyRestart, Rig::Replicas, 5),
+    replay(Mutant::NewIncarnationKeepsEpoch, Rig::Replicas, 1),
 ];
 
 const fn replay(mutant: Mutant, rig: Rig, seed: u64) -> Replay {

@@ -30,6 +30,7 @@ pub fn run_alone(alone: &Alone) -> anyhow::Result<()> {
     let run = || match alone.plan {
         PlanName::Single => outcome_of_one(&run_into(Plan::of(alone.seed), trace.clone())),
         PlanName::Cluster => cluster::run_into(ClusterPlan::of(alone.seed), &trace),
+        PlanName::Replication => cluster::run_into(ClusterPlan::replicated(alone.seed), &trace),
     };
     // A panic in a task ends the runtime, which panics as well: the first one is the cause.
     let first: Arc<OnceLock<String>> = Arc::default();

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-pub use processes::{Run, simulator, sweep};
+pub use processes::{Planted, Run, simulator, sweep};
 pub use summary::Summary;
 
 /// What is simulated.
@@ -23,6 +23,8 @@ pub enum PlanName {
     Single,
     /// Several brokers, their machines and the network between them.
     Cluster,
+    /// The same with topics that are replicated.
+    Replication,
 }
 
 impl fmt::Display for PlanName {
@@ -30,6 +32,7 @@ impl fmt::Display for PlanName {
         f.write_str(match self {
             Self::Single => "single",
             Self::Cluster => "cluster",
+            Self::Replication => "replication",
         })
     }
 }
@@ -103,6 +106,9 @@ pub struct Orders {
     /// Plants this bug, which has to be found then: see `strandline-mutants`.
     #[arg(long, value_name = "NAME")]
     pub mutant: Option<String>,
+    /// Begins no new seed once one has failed.
+    #[arg(long)]
+    pub until_found: bool,
 }
 
 impl Orders {

@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread,
@@ -31,6 +31,26 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How much of a process's last words is told, in lines.
 const LAST_WORDS: usize = 12;
 
+/// Whether bugs are to be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// None can be.
+    None,
+    /// One can be chosen by its name.
+    Some,
+}
+
+impl Planted {
+    /// What the orders need.
+    #[must_use]
+    pub const fn by(orders: &Orders) -> Self {
+        match orders.mutant {
+            Some(_) => Self::Some,
+            None => Self::None,
+        }
+    }
+}
+
 /// What came of one seed.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -46,7 +66,7 @@ pub struct Run {
 ///
 /// # Errors
 /// If it cannot be built.
-pub fn simulator(orders: &Orders) -> anyhow::Result<PathBuf> {
+pub fn simulator(planted: Planted) -> anyhow::Result<PathBuf> {
     let own = env::current_exe().context("this program has no path")?;
     if cfg!(strandline_sim) {
         return Ok(own);
@@ -66,7 +86,7 @@ pub fn simulator(orders: &Orders) -> anyhow::Result<PathBuf> {
         .arg("--target-dir")
         .arg(&target)
         .env("RUSTFLAGS", CONFIGURED);
-    if orders.mutant.is_some() {
+    if planted == Planted::Some {
         let wrapper = own_crate.with_file_name(".ci").join("with-mutants");
         building.env("RUSTC_WORKSPACE_WRAPPER", wrapper);
     }
@@ -93,6 +113,7 @@ pub fn sweep(simulator: &Path, orders: &Orders, mut each: impl FnMut(Run)) -> an
         seed: AtomicU64::new(seeds.first),
         seeds,
         until,
+        is_found: AtomicBool::new(false),
     };
     let failed = Mutex::new(None);
     let (told, runs) = mpsc::channel();
@@ -102,7 +123,13 @@ pub fn sweep(simulator: &Path, orders: &Orders, mut each: impl FnMut(Run)) -> an
             scope.spawn(move || {
                 while let Some(seed) = next.take() {
                     match run(simulator, orders, directory, seed) {
-                        Ok(run) => drop(told.send(run)),
+                        Ok(run) => {
+                            let is_found = !run.outcome.violations.is_empty();
+                            if orders.until_found && is_found {
+                                next.is_found.store(true, Ordering::Relaxed);
+                            }
+                            drop(told.send(run));
+                        }
                         Err(error) => {
                             *failed.lock().expect("nobody panics") = Some(error);
                             return;
@@ -125,11 +152,14 @@ struct Next {
     seed: AtomicU64,
     seeds: Seeds,
     until: Option<Instant>,
+    /// Whether that is enough.
+    is_found: AtomicBool,
 }
 
 impl Next {
     fn take(&self) -> Option<u64> {
-        if self.until.is_some_and(|until| Instant::now() >= until) {
+        let is_late = self.until.is_some_and(|until| Instant::now() >= until);
+        if is_late || self.is_found.load(Ordering::Relaxed) {
             return None;
         }
         let seed = self.seed.fetch_add(1, Ordering::Relaxed);

@@ -343,7 +343,8 @@ fn new_topic(name: &str) -> NewTopic {
     NewTopic {
         name: name.to_owned(),
         partitions: Some(2),
-        replication_factor: None,
+        // These are about metadata; what is replicated has topics of its own.
+        replication_factor: Some(1),
         configs: BTreeMap::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! What goes wrong with the machines and between them, and when: drawn from the seed.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use strandline_storage::fs::{
     Operation,
@@ -13,6 +13,7 @@ use super::{
     checks::Checks,
     machines::{Machine, Machines},
     network::{Damage, Network},
+    replication::Replication,
 };
 use crate::random::Random;
 
@@ -52,6 +53,8 @@ pub(super) struct Wrongs {
     pub(super) splits: u64,
     pub(super) clock_steps: u64,
     pub(super) gone: u64,
+    pub(super) pairs_held_up: u64,
+    pub(super) left_behind: u64,
 }
 
 /// Makes things go wrong.
@@ -63,6 +66,8 @@ pub(super) struct Faults {
     network: Network,
     clients: Vec<String>,
     trace: Trace,
+    /// Whose copies go bad while a machine is off.
+    pub(super) copies: Option<Rc<Replication>>,
     pub(super) wrongs: Wrongs,
 }
 
@@ -76,6 +81,7 @@ impl Faults {
             network: Network::default(),
             clients: Vec::new(),
             trace,
+            copies: None,
             wrongs: Wrongs::default(),
         };
         faults.network.hosts = (0..plan.machines).map(super::host_of).collect();
@@ -175,7 +181,7 @@ impl Faults {
             State::Stopping(until) => {
                 if !sim.is_host_running(machine.host.as_str()) {
                     self.wrongs.stops += 1;
-                    self.cut_power(sim, machine, now);
+                    self.switch_off(sim, machine, now);
                 } else if now >= until {
                     checks.violation(format!(
                         "{} does not stop within {STOP_WITHIN:?}",
@@ -186,6 +192,11 @@ impl Faults {
             }
             State::Down(until) => {
                 if now >= until {
+                    if let Some(copies) = self.copies.clone()
+                        && self.random.one_in(2)
+                    {
+                        copies.rot(machine, &mut self.random);
+                    }
                     self.come_back(sim, machine);
                     // A recovery may be cut short as well.
                     if self.random.one_in(5) {
@@ -205,7 +216,8 @@ impl Faults {
 
     fn strike(&mut self, sim: &mut Sim<'_>, machines: &Machines, checks: &Checks, now: Duration) {
         let victim = &machines.all()[self.random.index(self.plan.machines)];
-        let kind = self.random.within(0..24);
+        let kinds = if self.copies.is_some() { 30 } else { 24 };
+        let kind = self.random.within(0..kinds);
         if kind < 3 {
             return self.strike_client(sim, now);
         }
@@ -235,6 +247,8 @@ impl Faults {
             18 | 19 => self.cut_one_way(sim, victim, now),
             20 | 21 => self.pause(sim, victim, now),
             22 => self.wipe(sim, machines, victim, checks, now),
+            24..=26 => self.hold_up_pair(sim, victim, now),
+            27.. => self.leave_behind(sim, victim, now),
             _ if self.plan.style == Style::Everything => self.strike_all(sim, machines, now),
             _ => self.isolate(sim, victim, now),
         }
@@ -328,6 +342,33 @@ impl Faults {
         self.states[victim.index] = State::Disturbed(until);
     }
 
+    /// Two machines hear each other late.
+    fn hold_up_pair(&mut self, sim: &Sim<'_>, victim: &Machine, now: Duration) {
+        let until = now + self.random.ms(300..5000);
+        let other = super::host_of(self.random.index(self.plan.machines));
+        self.wrongs.pairs_held_up += 1;
+        self.trace
+            .note(&victim.host, format_args!("hears {other} late"));
+        let pair = (victim.host.as_str(), other.as_str());
+        self.network.damage(sim, pair, Damage::Held, until);
+        self.states[victim.index] = State::Disturbed(until);
+    }
+
+    /// A leader hears of nothing for a time, and meanwhile another one is elected. Clients hear it.
+    fn leave_behind(&mut self, sim: &Sim<'_>, victim: &Machine, now: Duration) {
+        let until = now + self.random.ms(200..1500);
+        self.wrongs.left_behind += 1;
+        self.trace.note(&victim.host, "is left behind");
+        for other in (0..self.plan.machines).map(super::host_of) {
+            let pair = (victim.host.as_str(), other.as_str());
+            self.network.damage(sim, pair, Damage::Held, until);
+        }
+        if let Some(copies) = &self.copies {
+            copies.is_to_be_unseated(victim.broker);
+        }
+        self.states[victim.index] = State::Disturbed(until);
+    }
+
     /// Another disk, if the group can do without this one: all machines run and nobody is being
     /// replaced.
     fn wipe(
@@ -386,6 +427,12 @@ impl Faults {
     }
 
     fn cut_power(&mut self, sim: &mut Sim<'_>, machine: &Machine, now: Duration) {
+        machine.power_losses.set(machine.power_losses.get() + 1);
+        self.switch_off(sim, machine, now);
+    }
+
+    /// As a power cut, and whatever ran there has ended in order before.
+    fn switch_off(&mut self, sim: &mut Sim<'_>, machine: &Machine, now: Duration) {
         self.darken(sim, machine);
         let seed = self.random.draw();
         self.trace.note(&machine.host, "power cut");

@@ -9,6 +9,7 @@ use std::{
 
 use strandline_broker::{
     metadata::{Observer, members_started},
+    partition::{PartitionsObserver, partitions_started},
     server::Server,
     settings::Settings,
 };
@@ -53,6 +54,10 @@ pub(super) struct Machine {
     pub(super) skew_ms: Rc<Cell<i64>>,
     /// The member that runs on it, from its start on.
     member: RefCell<Option<Observer>>,
+    /// The partitions of the broker that runs on it.
+    partitions: RefCell<Option<PartitionsObserver>>,
+    /// How often its power went while a broker ran, or before one had stopped in order.
+    pub(super) power_losses: Cell<u32>,
     /// How many members have run on it.
     incarnation: Cell<u32>,
     /// When the last one of them opened its log.
@@ -79,6 +84,8 @@ impl Machine {
             is_gone: Cell::new(false),
             skew_ms: Rc::default(),
             member: RefCell::default(),
+            partitions: RefCell::default(),
+            power_losses: Cell::new(0),
             incarnation: Cell::new(0),
             opened: Cell::default(),
             trace,
@@ -101,6 +108,7 @@ impl Machine {
         self.fails.set(false);
         self.serves.set(false);
         self.member.take();
+        self.partitions.take();
     }
 
     pub(super) fn ask_to_stop(&self) {
@@ -110,6 +118,11 @@ impl Machine {
     /// The member that runs on it, if one does.
     pub(super) fn observer(&self) -> Option<Observer> {
         self.member.borrow().clone()
+    }
+
+    /// The partitions of the broker that runs on it, if one does.
+    pub(super) fn partitions(&self) -> Option<PartitionsObserver> {
+        self.partitions.borrow().clone()
     }
 
     /// Whether its broker, registered under `epoch`, takes its lease to hold.
@@ -173,17 +186,20 @@ impl Machine {
     fn settings(&self) -> Settings {
         let node = self.broker.to_string();
         let advertise = format!("{}:{PORT}", self.host);
+        let rack = rack_of(self.index);
         let settings = [
             ("data", "/data"),
             ("listen", "0.0.0.0:9290"),
             ("advertise", advertise.as_str()),
             ("node_id", node.as_str()),
+            ("rack", rack.as_str()),
             ("http", "off"),
             ("shutdown_timeout", "2s"),
             ("limits.idle_timeout", "20s"),
             ("limits.write_timeout", "5s"),
             ("storage.checkpoint_interval", "300ms"),
             ("storage.retention_interval", "500ms"),
+            ("replication.lag_max", "2s"),
         ];
         let mut settings = Settings::with(&settings).expect("valid settings");
         // The first one founds the cluster; with another disk, it joins as everybody else.
@@ -193,6 +209,11 @@ impl Machine {
         }
         settings
     }
+}
+
+/// In which rack a machine stands: each has its own.
+pub(super) fn rack_of(machine: usize) -> String {
+    format!("rack-{}", machine + 1)
 }
 
 /// All machines.
@@ -224,6 +245,12 @@ impl Machines {
                 machine.member.replace(Some(member));
                 machine.incarnation.set(machine.incarnation.get() + 1);
                 machine.opened.set(now);
+            }
+        }
+        for partitions in partitions_started() {
+            let machine = self.all.iter().find(|it| it.broker == partitions.broker());
+            if let Some(machine) = machine {
+                machine.partitions.replace(Some(partitions));
             }
         }
     }

@@ -3,7 +3,8 @@
 //! **Owns** the plan of such a run and its verdict. `machines` is where brokers run, `faults` what
 //! goes wrong with them and `network` with the ways between them; `administrator`, `watcher` and
 //! `operator` are clients that know what they were told; `checks` looks at every member after each
-//! step and holds what it sees against the invariants.
+//! step and holds what it sees against the invariants. `replication` does all that for topics whose
+//! partitions have several copies.
 
 mod administrator;
 mod checks;
@@ -11,6 +12,7 @@ mod faults;
 mod machines;
 mod network;
 mod operator;
+mod replication;
 mod verdict;
 mod watcher;
 
@@ -23,7 +25,11 @@ use strandline_client::{ClientOptions, net::seed_random};
 use turmoil::Sim;
 
 use self::{
-    administrator::Administrator, checks::Checks, faults::Faults, machines::Machines,
+    administrator::Administrator,
+    checks::Checks,
+    faults::Faults,
+    machines::Machines,
+    replication::{After, Replication},
     watcher::Watcher,
 };
 use super::{EPOCH_SECONDS, PORT, Plan as OfRecords, Trace, trace::Listener, workload::Workload};
@@ -34,6 +40,10 @@ const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long the core may take to acknowledge a change once it can.
 const SERVES_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long it may take until every partition takes writes, once the cluster is whole again. A
+/// replica that holds the others up is out within `replication.lag_max` and half of it again.
+const RESUMES_WITHIN: Duration = Duration::from_secs(30);
 
 /// How bad it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +69,19 @@ pub struct ClusterPlan {
     pub wipes: Wipes,
     /// Whether disks keep what they were given.
     pub disks: Disks,
+    /// What is written.
+    pub records: Records,
     /// How long things go wrong, in virtual time.
     pub faults_for: Duration,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Records {
+    /// A topic whose partitions have one copy each, unless disks are wiped.
+    Lone,
+    /// Topics whose partitions have several.
+    Replicated,
 }
 
 /// Whether disks are wiped.
@@ -104,7 +125,18 @@ impl ClusterPlan {
             style,
             wipes,
             disks: Disks::Kept,
+            records: Records::Lone,
             faults_for: Duration::from_secs(20),
+        }
+    }
+
+    /// As [`ClusterPlan::of`], with replicated topics and without wiped disks.
+    #[must_use]
+    pub fn replicated(seed: u64) -> Self {
+        Self {
+            wipes: Wipes::None,
+            records: Records::Replicated,
+            ..Self::of(seed)
         }
     }
 
@@ -149,6 +181,7 @@ struct Running<'a> {
     administrators: Vec<Rc<Administrator>>,
     watchers: Vec<Rc<Watcher>>,
     records: Rc<Workload>,
+    replication: Option<Rc<Replication>>,
     faults: Faults,
 }
 
@@ -202,7 +235,10 @@ impl Running<'_> {
             (0..plan.machines).map(address_of).collect(),
             trace.clone(),
         ));
+        let replication = (plan.records == Records::Replicated)
+            .then(|| Rc::new(Replication::new(&plan, &checks, &trace)));
         let mut running = Self {
+            replication,
             administrators: Vec::new(),
             watchers: Vec::new(),
             faults: Faults::new(&plan, Vec::new(), trace.clone()),
@@ -259,7 +295,9 @@ impl Running<'_> {
             self.trace.clone(),
         );
         self.sim.client("operator", operator);
-        if self.plan.wipes == Wipes::None {
+        if let Some(replication) = self.replication.clone() {
+            names.extend(self.start_replication(&replication));
+        } else if self.plan.wipes == Wipes::None {
             let records = &self.records;
             self.sim.client("admin", Rc::clone(records).create_topic());
             self.sim.client("consumer", Rc::clone(records).consume());
@@ -274,6 +312,29 @@ impl Running<'_> {
         self.faults.clients(names);
     }
 
+    fn start_replication(&mut self, replication: &Rc<Replication>) -> Vec<String> {
+        let of = || Rc::clone(replication);
+        self.faults.copies = Some(of());
+        let mut names: Vec<_> = ["founder", "asker", "mover", "unseater"]
+            .map(str::to_owned)
+            .into();
+        self.sim.client("founder", of().create());
+        self.sim.client("asker", of().ask_for_ends());
+        self.sim.client("mover", of().mend_and_move());
+        self.sim.client("unseater", of().unseat());
+        for number in 0..replication::PRODUCERS {
+            let name = format!("writer-{number}");
+            self.sim.client(name.as_str(), of().produce(number));
+            names.push(name);
+        }
+        for number in 0..replication::CONSUMERS {
+            let name = format!("reader-{number}");
+            self.sim.client(name.as_str(), of().consume(number));
+            names.push(name);
+        }
+        names
+    }
+
     fn run(&mut self) -> turmoil::Result {
         self.step_until_whole("the cluster forms")?;
         self.start_more_clients();
@@ -285,23 +346,74 @@ impl Running<'_> {
         }
         self.faults.end(&mut self.sim, &self.machines, &self.checks);
         self.step_until_served()?;
-        self.stop_clients();
-        self.step_to_end()?;
-        self.step_until_whole("the cluster is whole again")?;
-        // What is read now was on the disks of a majority, and nowhere else.
-        self.faults
-            .cut_power_of_all(&mut self.sim, &self.machines, &self.checks);
-        self.step_until_whole("the cluster comes back from a power cut of all")?;
-        if self.plan.wipes == Wipes::None {
-            self.sim
-                .client("reader", Rc::clone(&self.records).read_all());
-            self.step_to_end()?;
+        match self.replication.clone() {
+            None => self.end_alone()?,
+            Some(replication) => self.end_replicated(&replication)?,
         }
         self.judge();
         Ok(())
     }
 
+    fn end_alone(&mut self) -> turmoil::Result {
+        self.stop_clients();
+        self.step_to_end()?;
+        self.step_until_whole("the cluster is whole again")?;
+        // What is read now was on the disks of a majority, and nowhere else.
+        self.cut_power_of_all()?;
+        if self.plan.wipes == Wipes::None {
+            let reader = Rc::clone(&self.records).read_all();
+            self.sim.client("reader", reader);
+            self.step_to_end()?;
+        }
+        Ok(())
+    }
+
+    fn end_replicated(&mut self, replication: &Rc<Replication>) -> turmoil::Result {
+        self.step_until_whole("the cluster is whole again")?;
+        let rescue = Rc::clone(replication).rescue();
+        self.sim.client("rescuer", rescue);
+        let since = self.sim.elapsed();
+        self.step_until("every partition takes writes (L1)", RESUMES_WITHIN, |_| {
+            replication.missing_writes(since)
+        })?;
+        self.stop_clients();
+        self.step_to_end()?;
+        self.examine(replication, "examiner-0", After::Faults)?;
+        self.cut_power_of_all()?;
+        self.examine(replication, "examiner-1", After::PowerCut)?;
+        replication.judge();
+        Ok(())
+    }
+
+    /// Looks at every copy, and reads everything.
+    fn examine(
+        &mut self,
+        replication: &Rc<Replication>,
+        name: &str,
+        after: After,
+    ) -> turmoil::Result {
+        let machines = Rc::clone(&self.machines);
+        if after == After::Faults {
+            self.step_until("every copy is the same (L3)", WHOLE_WITHIN, |_| {
+                replication.missing_copies(&machines)
+            })?;
+            replication.compare_copies(&machines);
+        }
+        self.sim
+            .client(name, Rc::clone(replication).read_all(after));
+        self.step_to_end()
+    }
+
+    fn cut_power_of_all(&mut self) -> turmoil::Result {
+        self.faults
+            .cut_power_of_all(&mut self.sim, &self.machines, &self.checks);
+        self.step_until_whole("the cluster comes back from a power cut of all")
+    }
+
     fn stop_clients(&self) {
+        if let Some(replication) = &self.replication {
+            replication.stop.set(true);
+        }
         self.records.stop.set(true);
         for admin in &self.administrators {
             admin.stop.set(true);
@@ -326,6 +438,9 @@ impl Running<'_> {
             }
         }
         self.checks.check_fenced(self.machines.all(), now);
+        if let Some(replication) = &self.replication {
+            replication.look(&self.machines);
+        }
         Ok(ended)
     }
 
@@ -361,11 +476,22 @@ impl Running<'_> {
     }
 
     fn step_until_whole(&mut self, what: &str) -> turmoil::Result {
+        let machines = Rc::clone(&self.machines);
+        self.step_until(what, WHOLE_WITHIN, |checks| machines.missing(checks))
+    }
+
+    /// Steps until nothing is missing any more.
+    fn step_until(
+        &mut self,
+        what: &str,
+        within: Duration,
+        missing: impl Fn(&Checks) -> Option<String>,
+    ) -> turmoil::Result {
         let since = self.sim.elapsed();
-        while let Some(missing) = self.machines.missing(&self.checks) {
+        while let Some(missing) = missing(&self.checks) {
             self.step()?;
-            if self.sim.elapsed() > since + WHOLE_WITHIN {
-                return Err(format!("not within {WHOLE_WITHIN:?}: {what}: {missing}").into());
+            if self.sim.elapsed() > since + within {
+                return Err(format!("not within {within:?}: {what}: {missing}").into());
             }
         }
         let took = self.sim.elapsed().saturating_sub(since);

@@ -33,7 +33,7 @@ impl Running<'_> {
         let watchers = || self.watchers.iter();
         let starts = self.machines.all().iter();
         let starts: u64 = starts.map(|machine| u64::from(machine.starts.get())).sum();
-        let counts = [
+        let mut counts = vec![
             ("elections", seen.elections),
             ("changes of the leader", seen.leader_changes),
             ("changes of the voters", seen.voter_changes),
@@ -90,6 +90,13 @@ impl Running<'_> {
             ("records refused", records.2 as u64),
             ("records found in the end", self.records.found.get() as u64),
         ];
+        if let Some(replication) = &self.replication {
+            counts.extend(replication.counts());
+            counts.extend([
+                ("pairs of machines held up", wrongs.pairs_held_up),
+                ("leaders left behind", wrongs.left_behind),
+            ]);
+        }
         Outcome {
             violations,
             lasted: self.sim.elapsed(),
