@@ -16,8 +16,6 @@ use anyhow::Context as _;
 use strandline_client::ProducerOptions;
 
 use super::{
-    checker::check_file,
-    copies,
     load::{self, Load},
     proxy::Party,
     recorder::Recorder,
@@ -116,8 +114,7 @@ pub async fn measure(
     stage
         .create_topic(TOPIC, campaign.partitions, 3, &[])
         .await?;
-    let file = directory.join("history");
-    let recorder = Arc::new(Recorder::create(&file)?);
+    let recorder = Arc::new(Recorder::create(&directory.join("history"))?);
     recorder.comment(&format!("{campaign:?}"));
     let plan = load::Plan {
         topic: TOPIC.to_owned(),
@@ -159,19 +156,6 @@ pub async fn measure(
     let mut findings = Findings::default();
     let patience = plan.options.delivery_timeout;
     run::finish(&mut stage, &mut load, &recorder, patience, &mut findings).await?;
-    for node in &stage.nodes {
-        copies::tell(
-            &node.setup.data,
-            node.id,
-            TOPIC,
-            campaign.partitions,
-            &recorder,
-        )?;
-    }
-    recorder.flush()?;
-    findings.violations.extend(stage.panics());
-    findings.reader_errors = load.reader_errors();
-    findings.verdict = check_file(&file)?;
     times.values_mut().for_each(|times| times.sort_unstable());
     Ok((times, findings))
 }

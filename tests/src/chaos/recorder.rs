@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{BufWriter, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Mutex,
     time::Instant,
 };
@@ -16,6 +16,7 @@ use super::event::{Event, What};
 #[derive(Debug)]
 pub struct Recorder {
     began: Instant,
+    path: PathBuf,
     file: Mutex<BufWriter<File>>,
 }
 
@@ -29,8 +30,15 @@ impl Recorder {
         let created = created.with_context(|| format!("{} cannot be written", file.display()))?;
         Ok(Self {
             began: Instant::now(),
+            path: file.to_owned(),
             file: Mutex::new(BufWriter::with_capacity(1 << 18, created)),
         })
+    }
+
+    /// Where it is written.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Notes that something happened now.

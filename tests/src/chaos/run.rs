@@ -121,8 +121,7 @@ pub async fn run(
 ) -> anyhow::Result<Findings> {
     let kinds = campaign.chosen()?;
     let mut stage = set_stage(directory, campaign, &kinds).await?;
-    let file = directory.join("history");
-    let recorder = Arc::new(Recorder::create(&file)?);
+    let recorder = Arc::new(Recorder::create(&directory.join("history"))?);
     recorder.comment(&format!("{campaign:?}"));
     let plan = load::Plan {
         topic: TOPIC.to_owned(),
@@ -152,7 +151,10 @@ pub async fn run(
         let left = until.saturating_duration_since(Instant::now()).as_secs();
         progress(&format!("{left:>5} s left  {told}"));
     }
-    progress("everything is healed; waiting until all is decided and read");
+    run.findings.violations.append(&mut run.faults.violations);
+    run.findings.faults = std::mem::take(&mut run.faults.counts);
+    run.findings.resumed.sort_unstable();
+    progress("everything is healed; waiting until all is decided and read, then checking");
     finish(
         &mut stage,
         &mut load,
@@ -161,26 +163,7 @@ pub async fn run(
         &mut run.findings,
     )
     .await?;
-    let mut findings = run.findings;
-    progress("reading every copy");
-    for node in &stage.nodes {
-        copies::tell(
-            &node.setup.data,
-            node.id,
-            TOPIC,
-            campaign.partitions,
-            &recorder,
-        )?;
-    }
-    recorder.flush()?;
-    findings.violations.extend(run.faults.violations);
-    findings.violations.extend(stage.panics());
-    findings.faults = run.faults.counts;
-    findings.reader_errors = load.reader_errors();
-    findings.resumed.sort_unstable();
-    progress("checking the history");
-    findings.verdict = check_file(&file)?;
-    Ok(findings)
+    Ok(run.findings)
 }
 
 async fn set_stage(directory: &Path, campaign: &Campaign, kinds: &[Kind]) -> anyhow::Result<Stage> {
@@ -205,7 +188,8 @@ async fn set_stage(directory: &Path, campaign: &Campaign, kinds: &[Kind]) -> any
     Ok(stage)
 }
 
-/// Lets everything come to rest, and stops: what is not decided, read or in sync by then is found.
+/// Lets everything come to rest, stops, reads every copy and has the history checked: what is not
+/// decided, read or in sync by then is found, and whatever else is wrong.
 ///
 /// # Errors
 /// If the rig itself does not work.
@@ -236,6 +220,19 @@ pub async fn finish(
     if let Err(error) = stage.stop_all().await {
         findings.violations.push(format!("{error:#}"));
     }
+    for node in &stage.nodes {
+        copies::tell(
+            &node.setup.data,
+            node.id,
+            TOPIC,
+            load.partitions(),
+            recorder,
+        )?;
+    }
+    recorder.flush()?;
+    findings.violations.extend(stage.panics());
+    findings.reader_errors = load.reader_errors();
+    findings.verdict = check_file(recorder.path())?;
     Ok(())
 }
 
