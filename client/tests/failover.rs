@@ -16,14 +16,17 @@ use std::{
 };
 
 use strandline_client::{
-    Client, ClientError, ClientOptions, Consumer, ConsumerOptions, Delivery, NewRecord, Producer,
-    ProducerOptions, StartAt,
+    Client, ClientError, ClientOptions, Consumer, ConsumerOptions, Delivery, ProducerOptions,
+    StartAt,
     protocol::{
         ApiKey, BrokerId, ErrorCode, Offset, PartitionId,
         messages::{Acks, Duty, Election},
     },
 };
-use support::{FakeCluster, Intercept, eventually};
+use support::{
+    FakeCluster, Intercept, eventually,
+    records::{numbers, send, small_batches},
+};
 
 const P0: PartitionId = PartitionId(0);
 
@@ -54,26 +57,6 @@ async fn started_with(options: ClientOptions) -> (FakeCluster, Client) {
     }
     let client = cluster.client_with(options).await;
     (cluster, client)
-}
-
-fn small_batches() -> ProducerOptions {
-    ProducerOptions {
-        batch_bytes: 120,
-        ..ProducerOptions::default()
-    }
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|number| format!("{number:04}")).collect()
-}
-
-async fn send(producer: &Producer, range: std::ops::Range<usize>) -> Vec<Delivery> {
-    let mut deliveries = Vec::new();
-    for value in numbers(range) {
-        let record = NewRecord::to("t").partition(P0).value(value.as_bytes());
-        deliveries.push(producer.send(record).await.unwrap());
-    }
-    deliveries
 }
 
 async fn all_written(deliveries: Vec<Delivery>, first: i64) {

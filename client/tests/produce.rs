@@ -12,33 +12,13 @@ mod support;
 use std::time::Duration;
 
 use strandline_client::{
-    ClientError, Delivery, NewRecord, Producer, ProducerOptions, partition_for_key,
+    ClientError, NewRecord, ProducerOptions, partition_for_key,
     protocol::{ApiKey, ErrorCode, Offset, PartitionId, messages::Acks},
 };
-use support::{FakeCluster, Intercept, eventually};
-
-fn small_batches() -> ProducerOptions {
-    ProducerOptions {
-        batch_bytes: 120,
-        ..ProducerOptions::default()
-    }
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|number| format!("{number:04}")).collect()
-}
-
-/// Sends numbered records to partition 0 of `t`.
-async fn send(producer: &Producer, range: std::ops::Range<usize>) -> Vec<Delivery> {
-    let mut deliveries = Vec::new();
-    for value in numbers(range) {
-        let record = NewRecord::to("t")
-            .partition(PartitionId(0))
-            .value(value.as_bytes());
-        deliveries.push(producer.send(record).await.unwrap());
-    }
-    deliveries
-}
+use support::{
+    FakeCluster, Intercept, eventually,
+    records::{numbers, send, small_batches},
+};
 
 async fn started() -> (FakeCluster, strandline_client::Client) {
     let cluster = FakeCluster::start(1).await;

@@ -5,6 +5,7 @@
 
 mod handlers;
 mod log;
+pub mod records;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
