@@ -173,12 +173,11 @@ impl Leadership {
         let mut has_changed = false;
         let mut isr = Vec::new();
         for follower in &self.followers {
-            let is_wanted = if self.isr.is_committed(follower.peer.broker) {
-                !follower.is_out_of_sync(flush, own_end, self.now, self.lag_max)
-            } else {
-                follower.is_eligible()
-                    && follower.counted(flush) >= Some(high_watermark.max(self.epoch_start))
-            };
+            // Who would have to leave at once does not join.
+            let is_wanted = !follower.is_out_of_sync(flush, own_end, self.now, self.lag_max)
+                && (self.isr.is_committed(follower.peer.broker)
+                    || (follower.is_eligible()
+                        && follower.counted(flush) >= Some(high_watermark.max(self.epoch_start))));
             has_changed |= is_wanted != self.isr.is_committed(follower.peer.broker);
             if is_wanted {
                 isr.push(in_sync(&follower.peer));

@@ -63,6 +63,25 @@ fn who_has_all_that_is_committed_joins() {
     assert_eq!(proposed(replica.propose(ms(2))), Some(vec![1, 2, 3]));
 }
 
+/// Rules 5 and 8: whoever is cut off from its leader stays where it is, which may be all that is
+/// committed. Otherwise two that are cut off would take turns.
+#[test]
+fn who_would_have_to_leave_at_once_does_not_join() {
+    let mut replica = with_a_joiner();
+    appended(&mut replica, 15);
+    let _ = replica.learn(ONE, &facts(&[ONE, TWO]), ms(1));
+    assert_eq!(high_watermark(&replica), 10);
+    let late = LATE + ms(1);
+    assert_eq!(proposed(replica.propose(late)), Some(vec![1]));
+    fetched(&mut replica, THREE, 10, late);
+    let _ = replica.learn(ONE, &changed(&[ONE]), late);
+    assert_eq!(replica.propose(late), None);
+    // It has what the leader had when it fetched before: it keeps pace.
+    appended(&mut replica, 20);
+    fetched(&mut replica, THREE, 15, late + ms(1));
+    assert_eq!(proposed(replica.propose(late + ms(1))), Some(vec![1, 3]));
+}
+
 /// Rule 8: what is below the epoch's start may be committed although the leader does not know yet.
 #[test]
 fn who_lacks_a_part_of_earlier_epochs_does_not_join() {
