@@ -65,6 +65,8 @@ pub(super) struct Faults {
     next: Duration,
     network: Network,
     clients: Vec<String>,
+    /// Whose disk was wiped while it may still be one of the voters: no other disk may be lost.
+    replaced: Option<usize>,
     trace: Trace,
     /// Whose copies go bad while a machine is off.
     pub(super) copies: Option<Rc<Replication>>,
@@ -80,6 +82,7 @@ impl Faults {
             next: Duration::ZERO,
             network: Network::default(),
             clients: Vec::new(),
+            replaced: None,
             trace,
             copies: None,
             wrongs: Wrongs::default(),
@@ -104,6 +107,9 @@ impl Faults {
         }
         if now >= self.next {
             self.next = now + self.random.ms(50..1500);
+            if self.replaced.is_some() && machines.missing(checks).is_none() {
+                self.replaced = None;
+            }
             self.strike(sim, machines, checks, now);
         }
     }
@@ -113,8 +119,10 @@ impl Faults {
         self.trace.note("plan", "nothing goes wrong any more");
         self.network.mend_all(sim);
         if self.plan.style == Style::Forever {
-            // Whoever votes is missed; that it is one of three at least, the plan sees to.
-            let index = self.random.index(self.plan.machines);
+            // Whoever votes is missed; that it is one of three at least, the plan sees to. A voter
+            // whose disk was wiped is lost already.
+            let drawn = self.random.index(self.plan.machines);
+            let index = self.replaced.unwrap_or(drawn);
             self.take_away(sim, &machines.all()[index], checks);
         }
         for machine in machines.all() {
@@ -388,6 +396,7 @@ impl Faults {
         self.trace.note(&victim.host, "its disk is wiped");
         victim.restart(|_| SimulatedDisk::new(seed));
         victim.wiped.set(victim.wiped.get() + 1);
+        self.replaced = Some(victim.index);
         self.wrongs.wiped_disks += 1;
         self.states[victim.index] = State::Down(now + self.random.ms(20..3000));
     }

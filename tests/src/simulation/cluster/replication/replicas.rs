@@ -70,6 +70,8 @@ pub(super) struct Watched {
     written: BTreeMap<(Offset, LeaderEpoch), Batch>,
     pub(super) committed: BTreeMap<Offset, Batch>,
     committed_end: Offset,
+    /// The newest epoch whose leader need not have had everything: what it had is taken from there.
+    lossy: LeaderEpoch,
     sequences: BTreeMap<(ProducerId, ProducerEpoch), (i32, Sequence)>,
     /// On which machine who led which epoch, and in which of its starts.
     leaders: BTreeMap<LeaderEpoch, (usize, u32)>,
@@ -336,11 +338,22 @@ impl Replicas {
         let Look { machine, now } = look;
         let epoch = now.leader_epoch;
         let unclean = self.unclean.borrow().get(&now.id).copied();
-        if unclean.is_some_and(|since| since == epoch) {
-            // What it does not have is lost, as it was asked for.
-            watched
+        if let Some(since) = unclean
+            && since > watched.lossy
+            && since <= epoch
+        {
+            // What it does not have is lost, as it was asked for: from the first batch on that it
+            // has otherwise, or not.
+            watched.lossy = since;
+            let lost = watched
                 .committed
-                .retain(|_, batch| batch.end <= now.marks.log_end);
+                .range(now.marks.log_start..)
+                .find(|(base, batch)| replica.log.get(base) != Some(batch))
+                .map(|(base, _)| *base);
+            if let Some(lost) = lost {
+                watched.committed.split_off(&lost);
+                watched.committed_end = watched.committed_end.min(lost);
+            }
             watched.committed_end = watched.committed_end.min(now.marks.log_end);
             watched.sequences.clear();
             for other in watched.replicas.values_mut() {
@@ -383,6 +396,11 @@ impl Replicas {
                 "S7: {host} {id}: the high watermark is {mark}, and {} is committed",
                 watched.committed_end
             ));
+        }
+        // Who has nothing of a lossy leader yet may still have what that leader has not.
+        let last = replica.log.last_key_value().map(|(_, last)| last.epoch);
+        if last.is_some_and(|last| last < watched.lossy) && replica.compared == Offset::ZERO {
+            return;
         }
         for (base, batch) in replica.log.range(replica.compared..mark) {
             let committed = watched.committed.get(base);
