@@ -273,6 +273,11 @@ pub(super) async fn attempt_at<R: Request>(
                         ..failure
                     })
                 }
+                // It is its disk that has failed, not this broker's: another one takes over, and
+                // knows what was made of the change.
+                ErrorCode::STORAGE_ERROR => {
+                    Attempt::Unknown(format!("the controller has failed: {}", failure.message))
+                }
                 _ => Attempt::Refused(failure),
             }
         }
