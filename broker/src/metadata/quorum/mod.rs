@@ -52,9 +52,11 @@ pub(super) type Raft = openraft::Raft<Types, Machine>;
 /// Every so often a leader shows that it is there, in milliseconds.
 const HEARTBEAT_MS: u64 = 100;
 
-/// A follower that hears nothing for so long asks for votes, in milliseconds. Five to ten
-/// heartbeats, as two busy cores may well miss a few.
-const ELECTION_MS: std::ops::Range<u64> = 500..1_000;
+/// From where the patience of a follower is drawn, in milliseconds. It asks for votes once it has
+/// heard nothing for the longest patience, within which a leader may take itself for one, and for
+/// its own beyond that: after 0.75 to 0.9 s, seven to nine heartbeats, as two busy cores may well
+/// miss a few.
+const ELECTION_MS: std::ops::Range<u64> = 300..450;
 
 /// The membership of the log as openraft wants to hear it, with the entry that it stands in; none
 /// if nothing is known to be committed.
