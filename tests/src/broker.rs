@@ -27,14 +27,9 @@ pub fn strandline_binary() -> &'static Path {
             return PathBuf::from(binary);
         }
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args([
-            "build",
-            "--quiet",
-            "--package",
-            "strandline-broker",
-            "--bin",
-            "strandline",
-        ]);
+        // With the features that all crates together ask for, as the tests are built, so that
+        // nothing is built twice.
+        build.args(["build", "--quiet", "--workspace", "--bin", "strandline"]);
         build.arg("--message-format=json-render-diagnostics");
         build.current_dir(env!("CARGO_MANIFEST_DIR"));
         if !cfg!(debug_assertions) {

@@ -4,8 +4,8 @@
 //! Each seed has a process of its own: when a runtime is dropped, the order in which its tasks end
 //! depends on what else ran in the process, and with it the order of the last messages. `SEED=7`
 //! runs one seed, `SEEDS=100` so many from the first on; `strandline-sim` runs more of them and
-//! tells their story. Built with `RUSTFLAGS="--cfg strandline_sim --cfg tokio_unstable"`; without
-//! it there is nothing here.
+//! tells their story. Built with `RUSTFLAGS="--cfg tokio_unstable"` and
+//! `RUSTC_WORKSPACE_WRAPPER=.ci/with-simulation`; without them there is nothing here.
 
 #![cfg(strandline_sim)]
 #![allow(
@@ -32,7 +32,7 @@ use strandline_tests::simulation::{
 };
 
 /// How many seeds an ordinary run takes.
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 4;
 
 /// Tells a test that it has a process of its own for one seed.
 const ALONE: &str = "SIMULATION_ALONE";

@@ -19,8 +19,9 @@ use anyhow::{Context as _, ensure};
 
 use super::{Orders, Outcome, PlanName, Seeds};
 
-/// What the simulator must be built with.
-const CONFIGURED: &str = "--cfg strandline_sim --cfg tokio_unstable";
+/// What all that the simulator consists of must be built with: tokio's order of tasks follows a
+/// seed only then. The crates of this workspace are told by a wrapper what they are built for.
+const CONFIGURED: &str = "--cfg tokio_unstable";
 
 /// How long a run may take before it counts as hanging. It takes seconds on a quiet machine.
 const RUN_MAX: Duration = Duration::from_secs(900);
@@ -75,24 +76,36 @@ pub fn simulator(planted: Planted) -> anyhow::Result<PathBuf> {
     let target = own
         .ancestors()
         .nth(2)
-        .context("this program lies in no target directory")?
-        .join("sim");
+        .context("this program lies in no target directory")?;
+    let (wrapper, name) = match planted {
+        Planted::None => ("with-simulation", "strandline-sim"),
+        Planted::Some => ("with-simulation-and-mutants", "strandline-sim-mutants"),
+    };
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut building = Command::new(cargo);
-    building
-        .args(["build", "--quiet", "--bin", "strandline-sim"])
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "--workspace", "--bin", "strandline-sim"])
         .arg("--manifest-path")
-        .arg(own_crate.join("Cargo.toml"))
+        .arg(own_crate.with_file_name("Cargo.toml"))
         .arg("--target-dir")
-        .arg(&target)
-        .env("RUSTFLAGS", CONFIGURED);
-    if planted == Planted::Some {
-        let wrapper = own_crate.with_file_name(".ci").join("with-mutants");
-        building.env("RUSTC_WORKSPACE_WRAPPER", wrapper);
-    }
-    let built = building.status().context("cargo cannot be started")?;
+        .arg(target)
+        .env("RUSTFLAGS", CONFIGURED)
+        .env(
+            "RUSTC_WORKSPACE_WRAPPER",
+            own_crate.with_file_name(".ci").join(wrapper),
+        )
+        .status()
+        .context("cargo cannot be started")?;
     ensure!(built.success(), "the simulator does not build");
-    Ok(target.join("debug").join("strandline-sim"))
+    // It bears the name of this program, which the next build puts back in its place.
+    let (found, kept) = (
+        target.join("debug/strandline-sim"),
+        target.join("simulators"),
+    );
+    let simulator = kept.join(name);
+    fs::create_dir_all(&kept)
+        .and_then(|()| fs::copy(&found, &simulator))
+        .with_context(|| format!("cannot copy {} to {}", found.display(), kept.display()))?;
+    Ok(simulator)
 }
 
 /// Runs seeds, several at once; `each` hears of every one as it ends, in no particular order.

@@ -397,6 +397,15 @@ impl Running<'_> {
             self.step_until("every copy is the same (L3)", WHOLE_WITHIN, |_| {
                 replication.missing_copies(&machines)
             })?;
+            for machine in machines.left() {
+                let name = format!("{name}-of-{}", machine.host);
+                let reader = Rc::clone(replication).read_copies_near(machine.index);
+                self.sim.client(name, reader);
+            }
+            self.step_to_end()?;
+            self.step_until("what went bad is repaired (S14)", WHOLE_WITHIN, |_| {
+                replication.missing_repair(&machines)
+            })?;
             replication.compare_copies(&machines);
         }
         self.sim

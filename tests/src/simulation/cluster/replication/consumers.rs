@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use strandline_client::{
-    Client, ClientError, Consumer, Records, StartAt,
+    Client, ClientError, Consumer, ConsumerOptions, OutOfRange, Records, StartAt,
     protocol::{
         ErrorClass, Offset, PartitionId,
         messages::{Acks, OffsetQuery},
@@ -13,6 +13,7 @@ use strandline_client::{
 use tokio::time::{sleep, timeout};
 
 use super::{
+    super::machines::rack_of,
     Replication,
     ledger::{Found, Place},
     topics::{PARTITIONS, TopicPlan, Trimmed},
@@ -42,7 +43,9 @@ impl Replication {
         let mut random = Random::new(self.plan.seed, 830 + u64::from(number));
         self.topics_are_there().await;
         let client = self.client(&name, &mut random).await;
-        let mut consumer = self.consumer(&name, &client, number, |_| true).await;
+        let mut consumer = self
+            .consumer(&name, &client, super::near(number, &self.plan), |_| true)
+            .await;
         let mut due = Due::new();
         loop {
             let is_over = self.stop.get() && self.writers_left.get() == 0;
@@ -73,15 +76,14 @@ impl Replication {
         }
     }
 
-    /// A consumer of all partitions of some topics. The second one is near one of the brokers only.
+    /// A consumer of all partitions of some topics.
     async fn consumer(
         &self,
         name: &str,
         client: &Client,
-        number: u32,
+        options: ConsumerOptions,
         reads: impl Fn(&TopicPlan) -> bool,
     ) -> Consumer {
-        let options = super::near(number, &self.plan);
         let mut consumer = client.consumer(options).expect("valid options");
         let topics = self.topics.iter().filter(|topic| reads(topic));
         let wanted: Vec<_> = topics
@@ -223,7 +225,9 @@ impl Replication {
         // What may be lost with all copies at once is led by nobody then.
         let is_kept =
             |topic: &TopicPlan| after == After::Faults || topic.survives_power_cut_of_all();
-        let mut consumer = self.consumer(name, &client, 0, is_kept).await;
+        let mut consumer = self
+            .consumer(name, &client, super::near(0, &self.plan), is_kept)
+            .await;
         let starts: BTreeMap<Place, i64> = consumer
             .positions()
             .iter()
@@ -260,6 +264,39 @@ impl Replication {
             self.examine(place, start, &records, after);
         }
         Ok(())
+    }
+
+    /// Reads everything from the copies on one machine where it can, so that whatever has gone bad
+    /// there is found.
+    pub(in crate::simulation::cluster) async fn read_copies_near(
+        self: Rc<Self>,
+        machine: usize,
+    ) -> turmoil::Result {
+        let name = format!("reader-near-{machine}");
+        let mut random = Random::new(self.plan.seed, 880 + machine as u64);
+        let client = self.client(&name, &mut random).await;
+        let options = ConsumerOptions {
+            rack: Some(rack_of(machine)),
+            out_of_range: OutOfRange::Beginning,
+            ..ConsumerOptions::default()
+        };
+        let mut consumer = self.consumer(&name, &client, options, |_| true).await;
+        let mut tries = 0;
+        loop {
+            match consumer.poll_to_end().await {
+                Ok(None) => return Ok(()),
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    self.trace.note(&name, format_args!("poll: {error}"));
+                    tries += 1;
+                    if tries > EXAMINED_WITHIN {
+                        self.violation(format!("S14: {name} cannot read: {error}"));
+                        return Ok(());
+                    }
+                    sleep(Duration::from_millis(500)).await;
+                }
+            }
+        }
     }
 
     fn examine(&self, place: Place, start: i64, records: &[(i64, Option<Mark>)], after: After) {

@@ -120,6 +120,27 @@ impl Replication {
         None
     }
 
+    /// What is missing until everything that went bad is repaired where it still counts.
+    pub(in crate::simulation::cluster) fn missing_repair(
+        &self,
+        machines: &Machines,
+    ) -> Option<String> {
+        for &(topic, id, ref placed) in self.placement.partitions().iter() {
+            let mut left = machines.left();
+            let bad = left.find(|machine| {
+                placed.replicas.contains(&machine.broker) && self.replicas.is_bad(id, machine.index)
+            });
+            if let Some(machine) = bad {
+                let name = self.topics[topic].name;
+                return Some(format!(
+                    "{name}-{} is bad on {}",
+                    id.partition, machine.host
+                ));
+            }
+        }
+        None
+    }
+
     /// H14: every copy on a machine that is left holds the same, byte for byte, and it is whole.
     /// To be asked once nothing is missing.
     pub(in crate::simulation::cluster) fn compare_copies(&self, machines: &Machines) {
@@ -132,10 +153,6 @@ impl Replication {
                     continue;
                 }
                 let (id, marks) = (replica.id, replica.marks);
-                // What nobody has read yet nobody has found.
-                if self.replicas.is_bad(id, machine.index) {
-                    continue;
-                }
                 let (batches, whole) = parse(
                     &replica.batches(marks.log_start, marks.log_end),
                     Crc::Checked,

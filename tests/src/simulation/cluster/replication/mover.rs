@@ -59,6 +59,9 @@ impl Replication {
     /// Takes the leaderships from whoever cannot hear of it, as soon as that is wished.
     pub(in crate::simulation::cluster) async fn unseat(self: Rc<Self>) -> turmoil::Result {
         let mut random = Random::new(self.plan.seed, 862);
+        // Topics are not placed on who is drained.
+        self.topics_are_there().await;
+        self.unseat.take();
         while !self.stop.get() {
             sleep(Duration::from_millis(10)).await;
             if let Some(broker) = self.unseat.take() {

@@ -78,6 +78,18 @@ pub(super) struct Watched {
     pub(super) replicas: BTreeMap<usize, Replica>,
 }
 
+impl Watched {
+    /// Whether a later leader has something else there, so that whoever has it cuts it: perhaps it
+    /// just did when its machine went off.
+    fn is_to_be_cut(&self, batch: &Batch) -> bool {
+        let newest = self.leaders.last_key_value();
+        newest.is_some_and(|(epoch, (leader, _))| {
+            let replica = self.replicas.get(leader);
+            *epoch > batch.epoch && replica.is_some_and(|it| it.log.get(&batch.base) != Some(batch))
+        })
+    }
+}
+
 /// See the module.
 pub(super) struct Replicas {
     pub(super) trace: Trace,
@@ -191,7 +203,7 @@ impl Replicas {
         let mut replica = watched.replicas.remove(&index).unwrap_or_default();
         let is_new = replica.start != look.machine.incarnation();
         if is_new {
-            self.check_restart(look, &mut replica);
+            self.check_restart(look, watched, &mut replica);
         }
         self.follow_log(look, watched, &mut replica);
         // Who led at the last look may have committed something before it heard of another leader.
@@ -207,7 +219,7 @@ impl Replicas {
     }
 
     /// S13: a start finds what was durable, and nothing that was never written.
-    fn check_restart(&self, look: Look<'_>, replica: &mut Replica) {
+    fn check_restart(&self, look: Look<'_>, watched: &Watched, replica: &mut Replica) {
         let Look { machine, now } = look;
         let (id, marks, host) = (now.id, now.marks, &machine.host);
         let before = std::mem::take(replica);
@@ -219,7 +231,10 @@ impl Replicas {
             return;
         }
         self.count(|seen| seen.restarts += 1);
-        if marks.log_end < before.durable {
+        let mut lost = before
+            .log
+            .range(marks.log_end..before.durable.max(marks.log_end));
+        if marks.log_end < before.durable && !lost.all(|(_, batch)| watched.is_to_be_cut(batch)) {
             self.violation(format!(
                 "S13: {host} {id}: durable up to {} before its end, and {} is found",
                 before.durable, marks.log_end
