@@ -3,13 +3,15 @@
 //! The names are those of the catalogue of invariants: one record per offset and epoch, and the
 //! same records below the high watermark (S1), a leader has all that is committed (S2), one leader
 //! per epoch (S5), high watermarks never go back at a leader (S7), sequences are gapless (S10), a
-//! start finds what was synced and nothing that was never written (S13). *Committed* is what any
-//! leader has let consumers read. What it knows comes from logs and marks, never from an answer.
+//! start finds what was synced and nothing that was never written (S13), who leads no more answers
+//! the writes that wait (L2). *Committed* is what any leader has let consumers read. What it knows
+//! comes from logs and marks, never from an answer.
 
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
+    time::Duration,
 };
 
 use strandline_broker::partition::{ObservedReplica, PartitionsObserver};
@@ -25,6 +27,9 @@ use super::{
     rot::Rot,
 };
 use crate::history::Mark;
+
+/// How long writes may wait at a replica that does not lead.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How often what happened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +66,8 @@ pub(super) struct Replica {
     is_removed: bool,
     /// Where its log ended when its epoch was over and it did not know yet.
     replaced: Option<(LeaderEpoch, Offset)>,
+    /// Since when writes wait for it although it does not lead.
+    waits_since: Option<Duration>,
 }
 
 /// What is known of one partition.
@@ -211,11 +218,34 @@ impl Replicas {
         self.check_role(look, watched, &mut replica);
         self.check_committed(look, watched, &mut replica);
         self.check_rot(look, &replica);
+        self.check_answered(look, &mut replica);
         replica.durable = look.now.marks.durable_end;
         replica.recovery_point = look.now.recovery_point().unwrap_or_default();
         watched.replicas.insert(index, replica);
         let waiting = look.now.waiting as u64;
         self.count(|seen| seen.waiting_max = seen.waiting_max.max(waiting));
+    }
+
+    /// L2: whoever waits for a leader that leads no more hears so.
+    fn check_answered(&self, look: Look<'_>, replica: &mut Replica) {
+        let (Look { machine, now }, at) = (look, self.trace.now());
+        if now.role == Role::Leader || now.waiting == 0 {
+            replica.waits_since = None;
+            return;
+        }
+        let since = *replica.waits_since.get_or_insert(at);
+        if at > since + ANSWERED_WITHIN {
+            self.violation(format!(
+                "L2: {} {}: {} writes wait for {:?}, and it is {:?} in epoch {}",
+                machine.host,
+                now.id,
+                now.waiting,
+                at - since,
+                now.role,
+                now.leader_epoch
+            ));
+            replica.waits_since = Some(at);
+        }
     }
 
     /// S13: a start finds what was durable, and nothing that was never written.
