@@ -24,6 +24,11 @@ fn a_follower_is_cut_back_and_recovers() {
 }
 
 #[test]
+fn a_retry_after_a_failover_is_recognised() {
+    passes(Rig::Failover, 20);
+}
+
+#[test]
 fn rot_is_contained() {
     passes(Rig::Rot, 5);
 }
@@ -63,6 +68,16 @@ fn what_a_controller_does_alone_is_not_shown() {
 #[test]
 fn who_joins_late_gets_everything() {
     passes(Rig::Quorum(Scenario::LateJoiner), 1);
+}
+
+#[test]
+fn a_write_that_waits_hears_of_the_next_leader() {
+    passes(Rig::Quorum(Scenario::LeaderChange), 1);
+}
+
+#[test]
+fn a_partition_that_nobody_knows_is_kept() {
+    passes(Rig::Quorum(Scenario::UnknownPartition), 3);
 }
 
 #[test]

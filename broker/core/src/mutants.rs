@@ -73,11 +73,17 @@ pub enum Mutant {
     LastReplicaKeptAfterLossyRestart,
     /// Breaks: a new incarnation of a leader leads in a new epoch.
     NewIncarnationKeepsEpoch,
+    /// Breaks: who leads no more answers the writes that wait.
+    WaitingEntryLostAtLeaderChange,
+    /// Breaks: a partition that the metadata does not know is set aside, never deleted.
+    UnknownPartitionDeleted,
+    /// Breaks: a follower learns about producers from every batch that it copies.
+    DuplicateAcceptedAfterFailover,
 }
 
 impl Mutant {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::AcknowledgeBeforeFsync,
         Self::DurableOffsetTakenAfterSync,
         Self::RecoveryDoesNotSync,
@@ -109,6 +115,9 @@ impl Mutant {
         Self::BrokerEpochUncheckedInIsrChange,
         Self::LastReplicaKeptAfterLossyRestart,
         Self::NewIncarnationKeepsEpoch,
+        Self::WaitingEntryLostAtLeaderChange,
+        Self::UnknownPartitionDeleted,
+        Self::DuplicateAcceptedAfterFailover,
     ];
 
     /// What a command line calls it.
@@ -146,6 +155,9 @@ impl Mutant {
             Self::BrokerEpochUncheckedInIsrChange => "broker-epoch-unchecked-in-isr-change",
             Self::LastReplicaKeptAfterLossyRestart => "last-replica-kept-after-lossy-restart",
             Self::NewIncarnationKeepsEpoch => "new-incarnation-keeps-epoch",
+            Self::WaitingEntryLostAtLeaderChange => "waiting-entry-lost-at-leader-change",
+            Self::UnknownPartitionDeleted => "unknown-partition-deleted",
+            Self::DuplicateAcceptedAfterFailover => "duplicate-accepted-after-failover",
         }
     }
 

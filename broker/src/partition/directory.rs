@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::{
     BrokerEpoch, DirectoryId, ErrorCode, Offset, PartitionId, TopicId, TopicPartition,
     messages::Failure,
@@ -361,7 +362,13 @@ impl Directory {
 
     /// Sets a partition aside that no metadata speaks of, for an operator to look at.
     pub fn set_aside(&self, name: &PartitionName, unique: [u8; 16]) {
-        match self.data.quarantine(name, unique) {
+        let aside = if mutants::is_active(Mutant::UnknownPartitionDeleted) {
+            let retired = self.data.retire(name, unique);
+            retired.and_then(|path| self.data.purge(&path).map(|()| path))
+        } else {
+            self.data.quarantine(name, unique)
+        };
+        match aside {
             Ok(path) => tracing::warn!(
                 partition = %name, path = %path.display(),
                 "set aside: the metadata does not know this partition; remove the directory if \

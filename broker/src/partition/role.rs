@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use strandline_core::{
     metadata::{BrokerState, Image, Partition as Placed},
+    mutants::{self, Mutant},
     replica::{Flush, PartitionFacts, Peer, Role, RoleChange, Standing},
 };
 use strandline_protocol::{BrokerEpoch, BrokerId, ErrorCode, messages::Failure};
@@ -83,7 +84,7 @@ impl Partition {
         self.count(change, in_sync, inner.replica.isr().len());
         let is_over = before == Role::Leader
             && matches!(change, RoleChange::Follows { .. } | RoleChange::Idles);
-        if is_over {
+        if is_over && !mutants::is_active(Mutant::WaitingEntryLostAtLeaderChange) {
             let role = inner.replica.role();
             inner.release(leadership_lost(role));
         }

@@ -66,6 +66,7 @@ impl Log {
         let header = self.stamped(&view, leader_epoch, now);
         self.begin_epoch(leader_epoch)?;
         self.place(&header, view.stored_records(), now)?;
+        self.producers.note(&header, now);
         Ok(Appended {
             base_offset: header.base_offset(),
             end_offset: self.end,
@@ -126,6 +127,9 @@ impl Log {
             let view = batch?;
             self.follow_epoch(view.header().leader_epoch())?;
             self.place(view.header(), view.stored_records(), now)?;
+            if !mutants::is_active(Mutant::DuplicateAcceptedAfterFailover) {
+                self.producers.note(view.header(), now);
+            }
         }
         Ok(())
     }
@@ -303,7 +307,8 @@ impl Log {
         Ok(())
     }
 
-    /// Writes a batch whose header says where it goes. Publishes it last: nothing fails after it.
+    /// Writes a batch whose header says where it goes. Publishes it last: nothing fails after it,
+    /// and the caller notes what it tells of its producer.
     fn place(
         &mut self,
         header: &BatchHeader,
@@ -331,7 +336,6 @@ impl Log {
         if let Err(error) = active.write(header, records) {
             return Err(self.failed(error).into());
         }
-        self.producers.note(header, now);
         self.end = header.end_offset();
         self.progress.is_dirty = true;
         self.progress.bytes_since_checkpoint =

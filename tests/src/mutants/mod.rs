@@ -7,6 +7,7 @@
 
 pub mod acknowledgements;
 pub mod descriptors;
+pub mod failover;
 pub mod follower;
 pub mod leases;
 pub mod membership;
@@ -39,6 +40,8 @@ pub enum Rig {
     Rot,
     /// A follower that is cut back again and again.
     Follower,
+    /// A leader's log and a follower's, which leads next.
+    Failover,
     /// More files than descriptors.
     Descriptors,
     /// Who votes on the metadata, step by step.
@@ -49,7 +52,7 @@ pub enum Rig {
     Voter,
     /// Replicas of a partition, their leaders and their controller.
     Replicas,
-    /// Three brokers that lose power and disks.
+    /// Whole brokers that lose power, disks and leaderships.
     Quorum(Scenario),
 }
 
@@ -60,6 +63,7 @@ impl Rig {
             Self::Acknowledgements,
             Self::Rot,
             Self::Follower,
+            Self::Failover,
             Self::Descriptors,
             Self::Membership,
             Self::Leases,
@@ -87,6 +91,7 @@ impl Rig {
             Self::Acknowledgements => acknowledgements::run(seed),
             Self::Rot => rot::run(seed),
             Self::Follower => follower::run(seed),
+            Self::Failover => failover::run(seed),
             Self::Descriptors => descriptors::run(seed),
             Self::Membership => membership::run(seed),
             Self::Leases => leases::run(seed),
@@ -115,6 +120,7 @@ impl fmt::Display for Rig {
             Self::Acknowledgements => f.write_str("acknowledgements"),
             Self::Rot => f.write_str("rot"),
             Self::Follower => f.write_str("follower"),
+            Self::Failover => f.write_str("failover"),
             Self::Descriptors => f.write_str("descriptors"),
             Self::Membership => f.write_str("membership"),
             Self::Leases => f.write_str("leases"),
@@ -138,7 +144,7 @@ pub struct Replay {
 }
 
 /// Where each mutant was found.
-pub const REPLAYS: [Replay; 31] = [
+pub const REPLAYS: [Replay; 34] = [
     replay(Mutant::AcknowledgeBeforeFsync, Rig::Acknowledgements, 1),
     replay(
         Mutant::DurableOffsetTakenAfterSync,
@@ -190,6 +196,17 @@ pub const REPLAYS: [Replay; 31] = [
     replay(Mutant::BrokerEpochUncheckedInIsrChange, Rig::Replicas, 77),
     replay(Mutant::LastReplicaKeptAfterLossyRestart, Rig::Replicas, 5),
     replay(Mutant::NewIncarnationKeepsEpoch, Rig::Replicas, 1),
+    replay(
+        Mutant::WaitingEntryLostAtLeaderChange,
+        Rig::Quorum(Scenario::LeaderChange),
+        1,
+    ),
+    replay(
+        Mutant::UnknownPartitionDeleted,
+        Rig::Quorum(Scenario::UnknownPartition),
+        1,
+    ),
+    replay(Mutant::DuplicateAcceptedAfterFailover, Rig::Failover, 1),
 ];
 
 const fn replay(mutant: Mutant, rig: Rig, seed: u64) -> Replay {

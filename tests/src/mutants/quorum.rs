@@ -1,15 +1,20 @@
-//! Three brokers on machines that lose power and disks: what they acknowledge stays, what they show
-//! stays, and who comes late gets all of it.
+//! Brokers on machines that lose power, disks and leaderships: what they acknowledge stays, what
+//! they show stays, who comes late gets all of it, and who waits is answered.
 //!
 //! The brokers are whole ones, in this process, each on a thread with a runtime and a simulated
 //! disk of its own; they and the client meet on the loopback interface. So times are real ones, and
 //! a seed says who is hit, not when everything happens.
 
+mod leader_change;
 mod machine;
+mod unknown_partition;
+mod writes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, thread,
+    fmt,
+    net::TcpListener,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,7 +25,7 @@ use strandline_protocol::{ErrorClass, ErrorCode, messages::NewTopic};
 use strandline_storage::fs::simulated::SimulatedDisk;
 use tokio::runtime::Runtime;
 
-use crate::{broker::free_port, random::Random};
+use crate::random::Random;
 
 /// How long anything may take that must come about.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -46,11 +51,21 @@ pub enum Scenario {
     LostMajority,
     /// Brokers join a cluster whose log was trimmed.
     LateJoiner,
+    /// A leader hands its partition over while a write waits.
+    LeaderChange,
+    /// A start finds a partition that nobody has created.
+    UnknownPartition,
 }
 
 impl Scenario {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::WipedDisk, Self::LostMajority, Self::LateJoiner];
+    pub const ALL: [Self; 5] = [
+        Self::WipedDisk,
+        Self::LostMajority,
+        Self::LateJoiner,
+        Self::LeaderChange,
+        Self::UnknownPartition,
+    ];
 }
 
 impl fmt::Display for Scenario {
@@ -59,6 +74,8 @@ impl fmt::Display for Scenario {
             Self::WipedDisk => "wiped-disk",
             Self::LostMajority => "lost-majority",
             Self::LateJoiner => "late-joiner",
+            Self::LeaderChange => "leader-change",
+            Self::UnknownPartition => "unknown-partition",
         })
     }
 }
@@ -74,6 +91,8 @@ pub fn run(scenario: Scenario, seed: u64) -> Result<String, String> {
         Scenario::WipedDisk => wiped_disk(&mut cluster, &mut random),
         Scenario::LostMajority => lost_majority(&mut cluster, &mut random),
         Scenario::LateJoiner => late_joiner(&mut cluster),
+        Scenario::LeaderChange => leader_change::run(&mut cluster, &mut random),
+        Scenario::UnknownPartition => unknown_partition::run(&mut cluster, &mut random),
     }
 }
 
@@ -200,6 +219,8 @@ fn topic(name: &str) -> NewTopic {
 struct Cluster {
     machines: Vec<Machine>,
     ports: Vec<u16>,
+    /// What keeps the port of a broker that was never started, so that nobody else gets it.
+    reserved: Vec<Option<TcpListener>>,
     /// Where the client runs.
     runtime: Runtime,
     /// Topics that some broker has shown, and is off now.
@@ -211,13 +232,19 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| error.to_string())?;
+            .map_err(told)?;
+        let listeners = (0..BROKERS).map(|_| TcpListener::bind("127.0.0.1:0"));
+        let listeners: Vec<TcpListener> = listeners.collect::<Result<_, _>>().map_err(told)?;
+        let ports = listeners
+            .iter()
+            .map(|it| it.local_addr().map(|it| it.port()));
         let disk = |index: usize| SimulatedDisk::new(seed ^ ((index as u64 + 1) << 32));
         Ok(Self {
             machines: (0..BROKERS)
                 .map(|index| Machine::new(disk(index)))
                 .collect(),
-            ports: (0..BROKERS).map(|_| free_port()).collect(),
+            ports: ports.collect::<Result<_, _>>().map_err(told)?,
+            reserved: listeners.into_iter().map(Some).collect(),
             runtime,
             shown: BTreeSet::new(),
         })
@@ -252,6 +279,7 @@ impl Cluster {
             let parsed = others.iter().map(|it| it.parse().expect("an address"));
             settings.join = parsed.collect();
         }
+        drop(self.reserved[index].take());
         self.machines[index].start(settings);
     }
 
@@ -312,11 +340,15 @@ impl Cluster {
         let bootstrap = [self.address(broker)];
         let connected = Client::connect(&bootstrap, options);
         let connected = self.runtime.block_on(connected);
-        connected.map_err(|error| error.to_string())
+        connected.map_err(told)
     }
 
     /// Creates a topic, at any broker that runs, until it is acknowledged.
     fn create(&self, name: &str) -> Result<(), String> {
+        self.create_as(&topic(name))
+    }
+
+    fn create_as(&self, topic: &NewTopic) -> Result<(), String> {
         until(|| {
             let Some(broker) = self.machines.iter().position(Machine::serves) else {
                 return Ok(Some("no broker serves".into()));
@@ -325,7 +357,8 @@ impl Cluster {
                 Ok(client) => client,
                 Err(error) => return Ok(Some(error)),
             };
-            let create = async { client.admin().create_topics(&[topic(name)]).await };
+            let (admin, name) = (client.admin(), &topic.name);
+            let create = admin.create_topics(std::slice::from_ref(topic));
             match self.runtime.block_on(create) {
                 Ok(_) => Ok(None),
                 Err(error) if is_there(&error) => Ok(None),
@@ -358,6 +391,10 @@ fn until(mut missing: impl FnMut() -> Result<Option<String>, String>) -> Result<
         thread::sleep(POLL);
     }
     Ok(())
+}
+
+fn told(error: impl fmt::Display) -> String {
+    error.to_string()
 }
 
 /// Whether a topic was created by an attempt whose answer was lost.

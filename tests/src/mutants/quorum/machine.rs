@@ -25,8 +25,15 @@ pub(super) struct Machine {
 /// A broker on its thread.
 struct Running {
     seen: Arc<Mutex<Seen>>,
-    stop: Arc<Notify>,
+    stop: Arc<Stop>,
     thread: JoinHandle<()>,
+}
+
+/// How it is told to end.
+#[derive(Default)]
+struct Stop {
+    at_once: Notify,
+    in_order: Notify,
 }
 
 /// What can be seen of it from outside.
@@ -37,7 +44,7 @@ struct Seen {
     is_controller: bool,
     /// Every topic that was in an image.
     shown: BTreeSet<String>,
-    /// Why it did not start.
+    /// Why it did not start, or not stop in order.
     failed: Option<String>,
 }
 
@@ -51,7 +58,7 @@ impl Machine {
     }
 
     pub(super) fn start(&mut self, settings: Settings) {
-        let (seen, stop) = (Arc::default(), Arc::new(Notify::new()));
+        let (seen, stop) = (Arc::default(), Arc::<Stop>::default());
         let thread = {
             let (disk, seen, stop) = (self.disk.clone(), Arc::clone(&seen), Arc::clone(&stop));
             thread::spawn(move || run(settings, &disk, &seen, &stop))
@@ -66,10 +73,30 @@ impl Machine {
         let Some(running) = self.running.take() else {
             return BTreeSet::new();
         };
-        running.stop.notify_one();
+        running.stop.at_once.notify_one();
         let ended = running.thread.join();
         ended.expect("what a broker does to a dead disk ends");
         std::mem::take(&mut seen(&running.seen).shown)
+    }
+
+    /// The broker stops in order, and its process is gone.
+    ///
+    /// # Errors
+    /// If it did not, or had not started.
+    pub(super) fn stop(&mut self) -> Result<(), String> {
+        let Some(running) = self.running.take() else {
+            return Ok(());
+        };
+        running.stop.in_order.notify_one();
+        running.thread.join().expect("a broker that stops ends");
+        self.disk = self.disk.kill();
+        let failed = seen(&running.seen).failed.take();
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// What its disk is now.
+    pub(super) const fn disk(&self) -> &SimulatedDisk {
+        &self.disk
     }
 
     /// Puts an empty disk in, while it is off.
@@ -121,8 +148,8 @@ fn seen(shared: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     shared.lock().expect("nobody panics with it")
 }
 
-/// A broker, from its start to the power cut. Nothing of it outlives this.
-fn run(settings: Settings, disk: &SimulatedDisk, shared: &Mutex<Seen>, stop: &Notify) {
+/// A broker, from its start to its end. Nothing of it outlives this.
+fn run(settings: Settings, disk: &SimulatedDisk, shared: &Mutex<Seen>, stop: &Stop) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -130,7 +157,7 @@ fn run(settings: Settings, disk: &SimulatedDisk, shared: &Mutex<Seen>, stop: &No
     runtime.block_on(async {
         let server = tokio::select! {
             biased;
-            () = stop.notified() => return,
+            () = stop.at_once.notified() => return,
             started = Server::start_on(settings, disk.file_system()) => match started {
                 Ok(server) => server,
                 Err(error) => {
@@ -144,9 +171,13 @@ fn run(settings: Settings, disk: &SimulatedDisk, shared: &Mutex<Seen>, stop: &No
             look(&server, shared, &mut version);
             tokio::select! {
                 biased;
-                () = stop.notified() => return,
+                () = stop.at_once.notified() => return,
+                () = stop.in_order.notified() => break,
                 () = sleep(POLL) => {}
             }
+        }
+        if let Err(error) = server.shutdown().await {
+            seen(shared).failed = Some(format!("a broker does not stop: {error:#}"));
         }
     });
     runtime.shutdown_background();
