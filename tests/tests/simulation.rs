@@ -225,6 +225,6 @@ fn what_a_quorum_forgets_is_noticed() {
             noticed.extend(violation.split_once(": ").map(|(what, _)| what.to_owned()));
         }
     }
-    // S3 was noticed as well while splits seemed to be refusals; no seed up to 24 shows it now.
+    // That the check of S3 can fail is shown beside it: no seed up to 24 shows it here.
     assert!(noticed.contains("S6"), "S6 notices nothing");
 }
