@@ -110,6 +110,16 @@ impl Partition {
         self.surroundings.replication.assign(self, leader);
     }
 
+    /// Answers the writes that wait for other replicas, as this broker stops and will not hear of
+    /// them. They are in its log.
+    pub fn await_replicas_no_more(&self) {
+        let mut inner = self.inner.lock();
+        if inner.replicas > 1 {
+            let role = inner.replica.role();
+            inner.release(leadership_lost(role));
+        }
+    }
+
     /// For metrics: so many were in sync as this leader knew, and so many are.
     fn count(&self, change: RoleChange, before: usize, after: usize) {
         let metrics = &self.surroundings.metrics;
@@ -126,7 +136,8 @@ impl Partition {
 fn leadership_lost(role: Role) -> Failure {
     let next = match role {
         Role::Follower { leader } => format!("broker {leader} leads it now"),
-        Role::Leader | Role::Idle => "nobody is known to lead it now".to_owned(),
+        Role::Leader => "it stops".to_owned(),
+        Role::Idle => "nobody is known to lead it now".to_owned(),
     };
     Failure::new(
         ErrorCode::LEADERSHIP_LOST,

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use strandline_client::net::Clock;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use super::{Server, spawn::blocking};
 use crate::{partition::Partition, settings::Settings};
@@ -17,6 +20,10 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the controller may take to let this broker go.
 const LEAVE_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// How long writes may still wait for other replicas: what comes later is known to whoever leads
+/// next.
+const REPLICAS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// See [`super::run`].
 pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
@@ -61,7 +68,14 @@ pub(super) async fn stop(server: Server) -> anyhow::Result<()> {
     broker.metadata.leave(LEAVE_PATIENCE).await;
     broker.stopping.cancel();
     // Flushers still run, so that acknowledgements that are due are given.
-    server.native.ended().await;
+    let ended = server.native.ended();
+    tokio::pin!(ended);
+    if timeout(REPLICAS_PATIENCE, &mut ended).await.is_err() {
+        for partition in broker.partitions.all() {
+            partition.await_replicas_no_more();
+        }
+        ended.await;
+    }
     server.halt.cancel();
     server.opener.end();
     server.background.ended().await;

@@ -291,6 +291,37 @@ async fn a_write_that_waits_hears_that_its_leader_leads_no_more() {
     cluster.stop_all().await;
 }
 
+/// Nobody is left who could confirm the write or lead next: the stop does not wait for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_replicas_that_are_gone() {
+    let disk = SimulatedDisk::new(13);
+    let mut cluster = Cluster::of_two_and(disk.file_system()).await;
+    cluster.create("left", &[]).await;
+    assert_eq!(cluster.leader("left").await, 1, "the first of equals");
+    produce(&cluster, "left", Acks::All, 0, 10).await;
+    caught_up(&cluster, "left").await;
+    disk.inject(Fault::next(Operation::Sync, Failure::Stalled).on("/left-0/"));
+    let request = raw::one_record(&cluster, "left", Acks::All);
+    let connection = cluster.connect(1).await;
+    let waiting = tokio::spawn(async move { raw::send(&connection, request).await });
+    until("one replica makes it durable no more", async || {
+        disk.stalled() == 1
+    })
+    .await;
+    cluster.kill(2);
+    cluster.kill(3);
+    assert!(!waiting.is_finished());
+    let (since, stopped) = (Instant::now(), cluster.stop(1));
+    timeout(PATIENCE, stopped).await.expect("it stops");
+    assert!(
+        since.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        since.elapsed()
+    );
+    assert_eq!(waiting.await.unwrap(), ErrorCode::LEADERSHIP_LOST);
+    disk.release();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_deleted_is_deleted_everywhere() {
     let mut cluster = Cluster::of_three().await;
