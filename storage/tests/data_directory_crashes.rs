@@ -176,6 +176,27 @@ fn every_crash_leaves_a_directory_that_opens_and_tells_the_truth() {
     }
 }
 
+/// A run that ends before it has registered has told nobody what the one before may have lost.
+#[test]
+fn what_may_be_lost_is_remembered_until_it_was_told() {
+    let disk = SimulatedDisk::new(1);
+    let (directory, found) = open(&disk, 1).unwrap();
+    assert!(!found.is_lossy(), "there was nothing");
+    directory.set_broker_epoch(BrokerEpoch(5)).unwrap();
+    let mut disk = disk.power_cut(1);
+    for start in 0..3 {
+        let (_, found) = open(&disk, 1).unwrap();
+        assert!(found.is_lossy(), "start {start}");
+        assert_eq!(found.last_run.unwrap().broker_epoch, BrokerEpoch(5));
+        disk = disk.kill();
+    }
+    let (directory, _) = open(&disk, 1).unwrap();
+    directory.set_broker_epoch(BrokerEpoch(9)).unwrap();
+    let (_, found) = open(&disk.kill(), 1).unwrap();
+    assert!(!found.is_lossy(), "it was told");
+    assert_eq!(found.last_run.unwrap().broker_epoch, BrokerEpoch(9));
+}
+
 #[test]
 fn the_clean_mark_is_gone_for_good_before_anything_can_be_appended() {
     let start = || {

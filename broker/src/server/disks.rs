@@ -9,8 +9,7 @@ use strandline_protocol::{BrokerId, ClusterId, DirectoryId};
 use strandline_storage::{
     StorageError,
     directory::{
-        Claim, DataDirectory, Found, Identity, Origin, PageCache, PartitionName, RESERVE_BYTES,
-        RaftId,
+        Claim, DataDirectory, Found, Identity, PageCache, PartitionName, RESERVE_BYTES, RaftId,
     },
     fs::FileSystem,
     log::Shutdown,
@@ -53,13 +52,9 @@ impl Disks {
             .collect()
     }
 
-    /// Those of them whose last run may have lost what was not fsynced: it did not stop in order,
-    /// and neither the same boot nor the same mount tells that its page cache is still there.
+    /// Those of them whose last run may have lost what was not fsynced.
     pub(super) fn lossy(&self) -> Vec<DirectoryId> {
-        let lossy = self.found.iter().filter(|(_, found)| {
-            let is_new = matches!(found.origin, Origin::New);
-            !is_new && found.shutdown == Shutdown::Unclean && found.page_cache == PageCache::Lost
-        });
+        let lossy = self.found.iter().filter(|(_, found)| found.is_lossy());
         lossy.map(|(directory, _)| directory.id()).collect()
     }
 

@@ -104,6 +104,18 @@ pub struct Found {
     pub warnings: Vec<String>,
 }
 
+impl Found {
+    /// Whether the last run may have lost what was not fsynced, and has not told: it did not stop
+    /// in order, and neither the same boot nor the same mount tells that its page cache is still
+    /// there.
+    #[must_use]
+    pub fn is_lossy(&self) -> bool {
+        self.origin == Origin::Old
+            && self.shutdown == Shutdown::Unclean
+            && self.page_cache == PageCache::Lost
+    }
+}
+
 /// What became of the bytes that the run before wrote and did not sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageCache {
@@ -116,7 +128,8 @@ pub enum PageCache {
 impl DataDirectory {
     /// Opens `path`, which is created if it is not there: takes the lock, reads or gives the
     /// identity, learns how the run before ended, and, durably, takes away the clean-shutdown mark
-    /// and enters this run, so that appends may begin.
+    /// and enters this run, so that appends may begin. A run after one that may have lost something
+    /// is entered by [`DataDirectory::set_broker_epoch`] only.
     ///
     /// # Errors
     /// [`StorageError::InUse`] if another process has it, [`StorageError::ForeignDirectory`] if it
@@ -154,8 +167,7 @@ impl DataDirectory {
             writing: Mutex::new(()),
             _lock: lock,
         };
-        let epoch = found.last_run.as_ref().map(|run| run.broker_epoch);
-        directory.begin(epoch.unwrap_or(BrokerEpoch(-1)))?;
+        directory.begin(&found)?;
         directory.replenish_reserve()?;
         Ok((directory, found))
     }
@@ -368,11 +380,17 @@ impl DataDirectory {
         }
     }
 
-    fn begin(&self, broker_epoch: BrokerEpoch) -> Result<(), StorageError> {
+    /// Until this run has registered, nobody was told of what the run before may have lost: if it
+    /// ends before, the next one must not take its own page cache for that of the run before.
+    fn begin(&self, found: &Found) -> Result<(), StorageError> {
         if !mutants::is_active(Mutant::CleanMarkStaysWhileAppending) {
             self.run(|| Ok(runs::remove_clean_mark(&*self.fs, &self.path)?))?;
         }
-        self.set_broker_epoch(broker_epoch)
+        if found.is_lossy() {
+            return Ok(());
+        }
+        let epoch = found.last_run.as_ref().map(|run| run.broker_epoch);
+        self.set_broker_epoch(epoch.unwrap_or(BrokerEpoch(-1)))
     }
 
     fn set_aside(

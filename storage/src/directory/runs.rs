@@ -2,7 +2,8 @@
 //!
 //! *Pattern: generation clock.* The file `incarnation` names the run that last had the directory:
 //! its broker epoch, the boot of the machine and the mount. Same boot and same mount mean that only
-//! a process died: the page cache still holds what it wrote. `.kafka_cleanshutdown` (Kafka's name
+//! a process died: the page cache still holds what it wrote. Where it may not, the file stays as it
+//! is until the new run has registered and so told of it. `.kafka_cleanshutdown` (Kafka's name
 //! and content) says that everything was closed; it goes, durably, before anything is appended.
 
 use std::path::Path;

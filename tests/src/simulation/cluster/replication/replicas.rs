@@ -274,6 +274,7 @@ impl Replicas {
             // What it holds is looked at once it is repaired.
             rot.is_open = true;
             replica.log = before.log;
+            replica.log_start = before.log_start;
             replica.end = before.end;
             return;
         }
@@ -311,7 +312,9 @@ impl Replicas {
                 format_args!("{id}: its log is cut from {before} to {}", marks.log_end),
             );
         }
-        replica.log.retain(|_, batch| batch.end > marks.log_start);
+        if marks.log_start > replica.log_start {
+            replica.log.retain(|_, batch| batch.end > marks.log_start);
+        }
         replica.log_start = marks.log_start;
         replica.end = replica.end.clamp(marks.log_start, marks.log_end);
         replica.compared = replica.compared.min(replica.end);
