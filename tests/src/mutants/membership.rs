@@ -152,6 +152,7 @@ impl Cluster {
                 next.learners.retain(|learner| !voters.contains(learner));
                 next.voters_before = std::mem::replace(&mut next.voters, voters);
             }
+            Step::FinishVoters(_) => next.voters_before.clear(),
         }
         self.memberships.push(next);
     }

@@ -83,6 +83,8 @@ pub enum Step {
     AddLearner(Voter),
     /// These shall vote, by one joint change. Who voted and is not among them follows as a learner.
     ChangeVoters(Vec<Voter>),
+    /// A change of the voters, to these, that a controller has begun and did not live to end.
+    FinishVoters(Vec<Voter>),
     /// Somebody follows no more.
     RemoveLearner(Voter),
 }
@@ -110,10 +112,12 @@ pub fn peers(image: &Image, alive: &BTreeSet<BrokerId>, caught_up: &BTreeSet<u64
 /// The one step that is due, if any is. Take it, and ask again once it is committed.
 #[must_use]
 pub fn next_step(situation: &Situation<'_>) -> Option<Step> {
-    let under_way =
-        situation.settled == Settled::No || !situation.membership.voters_before.is_empty();
+    let membership = situation.membership;
+    let is_half_done = !membership.voters_before.is_empty();
+    let under_way = situation.settled == Settled::No || is_half_done;
     if under_way && !mutants::is_active(Mutant::TwoVoterChangesAtOnce) {
-        return None;
+        let is_left = is_half_done && situation.settled == Settled::Yes;
+        return is_left.then(|| Step::FinishVoters(membership.voters.clone()));
     }
     situation
         .newcomer()

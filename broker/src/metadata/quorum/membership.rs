@@ -69,7 +69,8 @@ fn next_step(raft: &Raft, image: &Image, lessor: &Lessor) -> Option<Step> {
     // Who was voted out leads until the next leader is there, and changes nothing more: what it
     // proposed would be of no member.
     let votes = |voter: &Voter| voter.raft_id == metrics.id.0;
-    if !membership.voters.iter().any(votes) {
+    let mut voters = membership.voters.iter().chain(&membership.voters_before);
+    if !voters.any(votes) {
         return None;
     }
     let last = metrics.last_log_index.unwrap_or_default();
@@ -112,7 +113,7 @@ async fn take(raft: &Raft, step: Step) {
     let node = |voter: &Voter| (RaftId(voter.raft_id), voter.broker);
     let change = match step {
         Step::AddLearner(learner) => ChangeMembers::AddNodes([node(&learner)].into()),
-        Step::ChangeVoters(voters) => {
+        Step::ChangeVoters(voters) | Step::FinishVoters(voters) => {
             let voters = voters.iter().map(|voter| RaftId(voter.raft_id));
             ChangeMembers::ReplaceAllVoters(voters.collect::<BTreeSet<RaftId>>())
         }
