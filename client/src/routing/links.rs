@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use strandline_protocol::ClusterId;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::backoff::Backoff;
 use crate::{ClientError, ClientOptions, connection::Connection};
@@ -19,15 +19,52 @@ pub(crate) struct Links {
 
 #[derive(Debug)]
 struct Link {
+    address: String,
+    options: ClientOptions,
+    open: Mutex<Option<Connection>>,
     /// Held while a connection is being opened, so that those who come meanwhile share it.
-    state: tokio::sync::Mutex<State>,
+    opening: tokio::sync::Mutex<Opening>,
 }
 
 #[derive(Debug)]
-struct State {
-    connection: Option<Connection>,
+struct Opening {
     backoff: Backoff,
     not_before: Instant,
+}
+
+impl Link {
+    /// The connection, if it is open as far as is known.
+    fn connected(&self) -> Option<Connection> {
+        let open = self.open.lock();
+        open.as_ref().filter(|open| !open.is_closed()).cloned()
+    }
+
+    /// Opens it, unless somebody else just has.
+    async fn connect(&self) -> Result<Connection, ClientError> {
+        let mut opening = self.opening.lock().await;
+        if let Some(connection) = self.connected() {
+            return Ok(connection);
+        }
+        let broken = self.open.lock().take();
+        if broken.is_some() {
+            // It worked and broke: the first attempt comes soon, but not at once.
+            let pause = opening.backoff.next_pause();
+            opening.not_before = Instant::now() + pause;
+        }
+        tokio::time::sleep_until(opening.not_before).await;
+        match Connection::open(&self.address, &self.options).await {
+            Ok(connection) => {
+                opening.backoff.reset();
+                self.open.lock().replace(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                let pause = opening.backoff.next_pause();
+                opening.not_before = Instant::now() + pause;
+                Err(error)
+            }
+        }
+    }
 }
 
 impl Links {
@@ -53,28 +90,21 @@ impl Links {
     /// Cancel safe.
     pub(crate) async fn connection(&self, address: &str) -> Result<Connection, ClientError> {
         let link = self.link(address);
-        let mut state = link.state.lock().await;
-        if let Some(connection) = state.connection.as_ref().filter(|open| !open.is_closed()) {
-            return Ok(connection.clone());
+        if let Some(connection) = link.connected() {
+            return Ok(connection);
         }
-        if state.connection.take().is_some() {
-            // It worked and broke: the first attempt comes soon, but not at once.
-            let pause = state.backoff.next_pause();
-            state.not_before = Instant::now() + pause;
-        }
-        tokio::time::sleep_until(state.not_before).await;
-        match Connection::open(address, &self.options).await {
-            Ok(connection) => {
-                state.backoff.reset();
-                state.connection = Some(connection.clone());
-                Ok(connection)
-            }
-            Err(error) => {
-                let pause = state.backoff.next_pause();
-                state.not_before = Instant::now() + pause;
-                Err(error)
-            }
-        }
+        // In a task of its own: who asks may not be polled for a long time, as the fetches of a
+        // consumer that asks where partitions end, and would keep the link from everybody else.
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let _ = tell.send(link.connect().await);
+        });
+        told.await.unwrap_or_else(|_| {
+            Err(ClientError::Unreachable {
+                address: address.to_owned(),
+                reason: "the runtime shuts down".to_owned(),
+            })
+        })
     }
 
     fn link(&self, address: &str) -> Arc<Link> {
@@ -83,8 +113,10 @@ impl Links {
             return Arc::clone(link);
         }
         let link = Arc::new(Link {
-            state: tokio::sync::Mutex::new(State {
-                connection: None,
+            address: address.to_owned(),
+            options: self.options.clone(),
+            open: Mutex::default(),
+            opening: tokio::sync::Mutex::new(Opening {
                 backoff: Backoff::new(&self.options),
                 not_before: Instant::now(),
             }),
