@@ -95,9 +95,15 @@ impl Links {
         }
         // In a task of its own: who asks may not be polled for a long time, as the fetches of a
         // consumer that asks where partitions end, and would keep the link from everybody else.
-        let (tell, told) = oneshot::channel();
+        // Who gives up takes its attempt along.
+        let (mut tell, told) = oneshot::channel();
         tokio::spawn(async move {
-            let _ = tell.send(link.connect().await);
+            let outcome = tokio::select! {
+                biased;
+                () = tell.closed() => return,
+                outcome = link.connect() => outcome,
+            };
+            let _ = tell.send(outcome);
         });
         told.await.unwrap_or_else(|_| {
             Err(ClientError::Unreachable {
