@@ -319,3 +319,24 @@ fn a_full_disk_at_such_a_beginning_leaves_the_log_empty() {
     catch_up(&mut follower, &leader, 1);
     assert_eq!(follower.end(), Offset(100));
 }
+
+/// A start drops an epoch in which nothing was written; if its file went on naming it, the next
+/// start would take what a leader of before has there for torn.
+#[test]
+fn an_epoch_that_wrote_nothing_gives_way_after_a_restart_too() {
+    let (disk, leader_disk) = (SimulatedDisk::new(1), SimulatedDisk::new(2));
+    let mut leader = open(&leader_disk);
+    lead(&mut leader, 1, "a");
+    let mut follower = open(&disk);
+    catch_up(&mut follower, &leader, 1);
+    lead(&mut leader, 1, "b");
+    follower.lead_in(LeaderEpoch(2)).unwrap();
+    drop(follower);
+    let mut follower = open(&disk);
+    assert_eq!(follower.latest_epoch(), Some(LeaderEpoch(1)));
+    catch_up(&mut follower, &leader, 3);
+    let end = follower.end();
+    assert_eq!(end, leader.end());
+    drop(follower);
+    assert_eq!(open(&disk).end(), end);
+}

@@ -13,7 +13,7 @@ use strandline_protocol::{
 };
 
 use super::{
-    Log,
+    Log, StoredEpochs,
     active::Incoming,
     epochs::Epochs,
     errors::AppendError,
@@ -278,7 +278,7 @@ impl Log {
     /// loses its tail could give one epoch and offset to other bytes.
     fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), AppendError> {
         if self.epochs.latest().is_some_and(|latest| latest >= epoch) {
-            return Ok(());
+            return self.store_dropped_epochs();
         }
         let mut epochs = self.epochs.clone();
         epochs.assign(epoch, self.end);
@@ -289,7 +289,7 @@ impl Log {
     /// this replica led and wrote nothing: the leader's log knows better which one goes on there.
     fn follow_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), AppendError> {
         if self.epochs.latest() == Some(epoch) {
-            return Ok(());
+            return self.store_dropped_epochs();
         }
         let mut epochs = self.epochs.clone();
         epochs.truncate_to(self.end);
@@ -299,11 +299,21 @@ impl Log {
         self.store_epochs(epochs)
     }
 
+    /// What the recovery has dropped must not be in the file any more when a batch lies there: the
+    /// next one would take that batch for torn.
+    fn store_dropped_epochs(&mut self) -> Result<(), AppendError> {
+        match self.progress.stored_epochs {
+            StoredEpochs::AsHere => Ok(()),
+            StoredEpochs::MoreThanHere => self.store_epochs(self.epochs.clone()),
+        }
+    }
+
     fn store_epochs(&mut self, epochs: Epochs) -> Result<(), AppendError> {
         self.create_directory()
             .and_then(|()| self.store_state(&epochs, self.start))
             .map_err(|error| self.failed(error))?;
         self.epochs = epochs;
+        self.progress.stored_epochs = StoredEpochs::AsHere;
         Ok(())
     }
 

@@ -115,11 +115,21 @@ enum Health {
     Failed,
 }
 
+/// What `partition.state` says of the epochs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum StoredEpochs {
+    #[default]
+    AsHere,
+    /// It names some that begin where the log ends or behind it, which are not remembered here.
+    MoreThanHere,
+}
+
 /// What has happened since something was last written down.
 #[derive(Debug, Default)]
 struct Progress {
     /// How often the log has been cut; a sync that began before says nothing about it now.
     cuts: u64,
+    stored_epochs: StoredEpochs,
     /// Bytes appended since the indexes and producers were last written.
     bytes_since_checkpoint: u64,
     /// The recovery point that was last handed out.

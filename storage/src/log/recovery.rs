@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use strandline_protocol::{Offset, Timestamp, TopicId};
 
 use super::{
-    Health, Log, LogConfig, Progress,
+    Health, Log, LogConfig, Progress, StoredEpochs,
     epochs::Epochs,
     errors::ReadError,
     listing::Listing,
@@ -180,13 +180,14 @@ impl Log {
         self.epochs.truncate_to(self.end);
         // An entry that begins at the end or behind it may stay in the file: it is dropped again by
         // whoever reads it before an append, and an append writes the file anew.
-        let is_stored = stored.is_some_and(|(state, source)| {
+        if let Some((state, Source::Protected)) = stored {
             let mut known = state.epochs.clone();
-            known.truncate_to(self.end);
-            known == self.epochs && source == Source::Protected
-        });
-        if is_stored {
-            return Ok(());
+            if known.truncate_to(self.end) {
+                self.progress.stored_epochs = StoredEpochs::MoreThanHere;
+            }
+            if known == self.epochs {
+                return Ok(());
+            }
         }
         match self.store_state(&self.epochs, self.start) {
             Err(error) if error.is_full() => Ok(()),
