@@ -228,3 +228,45 @@ fn nothing_else_is_put_there() {
     assert!(matches!(error, RepairError::Gone { .. }), "{error}");
     assert_eq!(damage(&log), Some(offsets));
 }
+
+#[test]
+fn the_batch_that_holds_the_log_start_is_put_back_whole() {
+    let fill = |disk: &SimulatedDisk| {
+        let mut log = Rig::on(disk.file_system(), directory()).open();
+        for number in 0..3 {
+            let values = [format!("first {number}"), format!("second {number}")];
+            let values = values.each_ref().map(String::as_str);
+            let bytes = batch(&values, NOW.0, ProducerStamp::NONE);
+            log.append(&bytes, LeaderEpoch(1), NOW).unwrap();
+        }
+        log.flush().unwrap();
+        log
+    };
+    let (whole_disk, disk) = (SimulatedDisk::new(1), SimulatedDisk::new(2));
+    let whole = fill(&whole_disk);
+    let mut log = fill(&disk);
+    let removed = log.delete_before(Offset(3), NOW).unwrap();
+    removed.finish().unwrap();
+    drop(log);
+    let path = directory().join("00000000000000000000.log");
+    let size = whole.read(Offset(0), 1, Offset(6)).unwrap().bytes.len() as u64;
+    disk.rot(&path, 2 * size - 3, 1).unwrap();
+    let mut rig = Rig::on(disk.file_system(), directory());
+    rig.hint.recovery_point = Offset(6);
+    rig.hint.log_start = Offset(3);
+    let (mut log, _) = rig.open_reported();
+    assert_eq!((log.start(), log.end()), (Offset(3), Offset(6)));
+    let read = |log: &Log| match read_all(log, Offset(3), 300) {
+        Ok(records) => Ok(records.len()),
+        Err(ReadError::Corrupt {
+            offset, next_good, ..
+        }) => Err(offset..next_good),
+        Err(error) => panic!("{error}"),
+    };
+    let bad = read(&log).unwrap_err();
+    assert_eq!(bad, Offset(2)..Offset(4));
+    repair(&mut log, &whole, bad).unwrap();
+    assert_eq!(read(&log), Ok(3));
+    let gone = log.repair_job(Offset(0)..Offset(2), good(&whole, &(Offset(0)..Offset(2))));
+    assert!(matches!(gone, Err(RepairError::Gone { .. })));
+}

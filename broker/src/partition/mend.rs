@@ -38,6 +38,12 @@ impl Partition {
         Ok(())
     }
 
+    /// Where the log of this replica starts.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.inner.lock().replica.marks().log_start
+    }
+
     /// What reading `offsets` is answered with while they are being fetched from another replica;
     /// none if there is no hope for that.
     pub(super) fn being_repaired(&self, offsets: &Range<Offset>) -> Option<Failure> {

@@ -88,16 +88,6 @@ impl ObservedReplica {
         is_there.then(|| log.epoch_at(offset)).flatten()
     }
 
-    /// Up to where its log needs no recovery, as this process has written down.
-    #[must_use]
-    pub fn recovery_point(&self) -> Option<Offset> {
-        let inner = self.partition.inner.lock();
-        inner
-            .log
-            .as_ref()
-            .map(strandline_storage::log::Log::recovery_point)
-    }
-
     /// The whole batches from the one that holds `from` on, up to `end`, as they lie there: they
     /// may be anything. Chunks of them; fewer than asked for if the disk is off or something is
     /// damaged.

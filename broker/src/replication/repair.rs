@@ -266,7 +266,8 @@ async fn attempt(
     let sources = shared.sources(id);
     let mut reason = "nobody else keeps it".to_owned();
     for source in sources {
-        let fetched = match fetch(shared, source, id, &offsets).await {
+        let from = offsets.start.max(partition.log_start());
+        let fetched = match fetch(shared, source, id, &offsets, from).await {
             Ok(fetched) => fetched,
             Err(failed) => {
                 reason = format!("broker {source}: {failed}");
@@ -293,12 +294,14 @@ fn put_back(
     partition.put_back(offsets, batches)
 }
 
-/// The whole batches of a range, as another broker has them.
+/// The whole batches of a range, as another broker has them. The first one is asked for by `from`,
+/// as that may hold the start of the log, and nothing in front of that is given out.
 async fn fetch(
     shared: &Shared,
     source: BrokerId,
     id: TopicPartition,
     offsets: &Range<Offset>,
+    from: Offset,
 ) -> Result<Bytes, String> {
     let connection = shared
         .connect(source, Purpose::Replication)
@@ -307,7 +310,7 @@ async fn fetch(
     let mut batches = BytesMut::new();
     let mut at = offsets.start;
     while at < offsets.end {
-        let payload = fetch_some(&connection, id, at).await?;
+        let payload = fetch_some(&connection, id, at.max(from)).await?;
         let before = at;
         for batch in split_batches(&payload) {
             let batch = batch.map_err(|error| error.to_string())?;

@@ -105,7 +105,8 @@ impl Log {
             start: offsets.start,
             end: offsets.end,
         };
-        if offsets.start < self.start || offsets.end > self.end {
+        // The batch that holds the log start may begin before it, and lies there whole.
+        if offsets.end <= self.start || offsets.end > self.end {
             return Err(gone());
         }
         self.check_repair(&offsets, &batches)?;

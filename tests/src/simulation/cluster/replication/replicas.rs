@@ -58,12 +58,10 @@ pub(super) struct Replica {
     pub(super) log_start: Offset,
     end: Offset,
     pub(super) durable: Offset,
-    /// Below it a start looks for nothing.
-    pub(super) recovery_point: Offset,
     /// Up to where it was held against what is committed.
     compared: Offset,
     /// Whether metadata has taken it away since its start.
-    is_removed: bool,
+    pub(super) is_removed: bool,
     /// Where its log ended when its epoch was over and it did not know yet.
     replaced: Option<(LeaderEpoch, Offset)>,
     /// Since when writes wait for it although it does not lead.
@@ -220,7 +218,6 @@ impl Replicas {
         self.check_rot(look, &replica);
         self.check_answered(look, &mut replica);
         replica.durable = look.now.marks.durable_end;
-        replica.recovery_point = look.now.recovery_point().unwrap_or_default();
         watched.replicas.insert(index, replica);
         let waiting = look.now.waiting as u64;
         self.count(|seen| seen.waiting_max = seen.waiting_max.max(waiting));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use strandline_client::protocol::{Offset, TopicPartition};
 use strandline_storage::{
+    directory::recovery_point_of,
     fs::simulated::SimulatedDisk,
     log::inspect::{Dump, Piece, dump, is_segment},
 };
@@ -35,7 +36,7 @@ impl Replication {
         let mut candidates = Vec::new();
         for (topic, id, placed) in self.placement.partitions().iter() {
             if placed.replicas.contains(&machine.broker)
-                && let Some(batches) = self.replaceable(*id, placed, machine)
+                && let Some(batches) = self.replaceable(*topic, *id, placed, machine)
             {
                 candidates.push((*topic, *id, batches));
             }
@@ -45,8 +46,7 @@ impl Replication {
         }
         let (topic, id, batches) = &candidates[random.index(candidates.len())];
         let batch = &batches[random.index(batches.len())];
-        let name = format!("{}-{}", self.topics[*topic].name, id.partition);
-        let directory = Path::new("/data").join(&name);
+        let directory = self.directory(*topic, *id);
         let Some((path, from, bytes)) = find(&machine.disk(), &directory, batch.base) else {
             return;
         };
@@ -57,7 +57,9 @@ impl Replication {
         self.trace.note(
             &machine.host,
             format_args!(
-                "{name}: offset {} goes bad at byte {}",
+                "{}-{}: offset {} goes bad at byte {}",
+                self.topics[*topic].name,
+                id.partition,
                 batch.base,
                 at - from
             ),
@@ -65,9 +67,15 @@ impl Replication {
         self.replicas.goes_bad(*id, machine.index, batch.clone());
     }
 
+    fn directory(&self, topic: usize, id: TopicPartition) -> PathBuf {
+        let name = self.topics[topic].name;
+        Path::new("/data").join(format!("{name}-{}", id.partition))
+    }
+
     /// Batches of a replica that another one in sync has, durable on both.
     fn replaceable(
         &self,
+        topic: usize,
         id: TopicPartition,
         placed: &Placed,
         machine: &Machine,
@@ -77,7 +85,12 @@ impl Replication {
         if others.is_empty() || placed.is_moving() || self.is_lossy_id(id) {
             return None;
         }
-        let batches = self.replicas.replaceable(id, machine.index, &others);
+        // What was synced and not written down yet: a start takes damage behind that for a write
+        // that was torn, and may.
+        let files = machine.disk().file_system();
+        let point = recovery_point_of(files.as_ref(), &self.directory(topic, id));
+        let point = point.ok().flatten()?;
+        let batches = self.replicas.replaceable(id, machine.index, &others, point);
         (!batches.is_empty()).then_some(batches)
     }
 }
@@ -92,12 +105,14 @@ impl Replicas {
             return;
         };
         let batch = &rot.batch;
-        if now.marks.log_start > batch.base || replica.log.get(&batch.base) != Some(batch) {
+        if now.marks.log_start >= batch.end || replica.log.get(&batch.base) != Some(batch) {
             // It was deleted, or the whole replica begun again.
             rotten.remove(&key);
             return;
         }
-        let (found, _) = parse(&now.batches(batch.base, batch.end), Crc::Checked);
+        // The batch may hold the start of the log: it lies there whole.
+        let from = batch.base.max(now.marks.log_start);
+        let (found, _) = parse(&now.batches(from, batch.end), Crc::Checked);
         if found.first() == Some(batch) {
             self.count(|seen| seen.repaired += 1);
             self.trace.note(
@@ -135,6 +150,7 @@ impl Replicas {
         id: TopicPartition,
         machine: usize,
         others: &[usize],
+        recovery_point: Offset,
     ) -> Vec<Batch> {
         let partitions = self.partitions.borrow();
         let Some(watched) = partitions.get(&id) else {
@@ -150,12 +166,15 @@ impl Replicas {
             batch.end <= replica.durable && replica.log.get(&batch.base) == Some(batch)
         };
         let others: Vec<_> = others.iter().map(|it| watched.replicas.get(it)).collect();
+        if own.is_removed || recovery_point <= own.log_start {
+            return Vec::new();
+        }
         let below = own
             .log
-            .range(own.log_start..own.recovery_point)
+            .range(own.log_start..recovery_point)
             .map(|(_, it)| it);
         let known = below.filter(|batch| {
-            batch.end <= own.recovery_point
+            batch.end <= recovery_point
                 && watched.committed.get(&batch.base) == Some(*batch)
                 && others
                     .iter()
