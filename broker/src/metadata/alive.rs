@@ -253,11 +253,17 @@ impl MetadataLog {
 
     /// Whether this broker has not been let in yet, or was told that it is fenced.
     ///
-    /// A lease that is over because nobody renewed it does not count: as long as there is no
-    /// controller nobody can be put in this broker's place, and nobody else has what only it keeps.
+    /// A lease that is over because nobody renewed it does not count: what only this broker keeps,
+    /// nobody else can lead. What others keep too, each partition decides for itself.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         self.own.until_us.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether this broker holds its lease: nobody else leads what it leads.
+    #[must_use]
+    pub fn holds_lease(&self) -> bool {
+        self.own.holds(Instant::now())
     }
 
     /// The epoch under which this broker has registered; none before that.
@@ -270,7 +276,7 @@ impl MetadataLog {
     #[must_use]
     pub fn lease_figures(&self) -> LeaseFigures {
         LeaseFigures {
-            held: self.own.holds(Instant::now()),
+            held: self.holds_lease(),
             renewals: self.own.renewals.load(Ordering::Relaxed),
             expiries: self.own.expiries.load(Ordering::Relaxed),
         }

@@ -11,6 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use strandline_protocol::{BrokerId, TopicPartition};
+use tokio::time::Instant;
 
 use super::FetchToken;
 use crate::server::Event;
@@ -27,6 +28,9 @@ struct State {
     /// Whether any of that is worth an answer of its own.
     is_urgent: bool,
     parked: Option<Waiting>,
+    /// A time at which the follower certainly followed what it has named and not forgotten since.
+    followed: Option<Instant>,
+    forgotten: BTreeSet<TopicPartition>,
 }
 
 /// A fetch that waits.
@@ -62,7 +66,11 @@ impl Feed {
     /// behind `after` on.
     #[must_use]
     pub fn take(&self, after: Option<TopicPartition>) -> Vec<TopicPartition> {
-        let changed = std::mem::take(&mut *self.state.lock()).changed;
+        let changed = {
+            let mut state = self.state.lock();
+            (state.is_urgent, state.parked) = (false, None);
+            std::mem::take(&mut state.changed)
+        };
         let Some(after) = after else {
             return changed.into_iter().collect();
         };
@@ -107,6 +115,31 @@ impl Feed {
         true
     }
 
+    /// The follower still followed at `at` what it follows.
+    pub fn followed(&self, at: Instant) {
+        let mut state = self.state.lock();
+        state.followed = state.followed.max(Some(at));
+    }
+
+    /// The follower names these partitions.
+    pub fn names(&self, partitions: &[TopicPartition]) {
+        let mut state = self.state.lock();
+        for id in partitions {
+            state.forgotten.remove(id);
+        }
+    }
+
+    /// The follower follows this partition no more, or not now.
+    pub fn forgets(&self, partition: TopicPartition) {
+        self.state.lock().forgotten.insert(partition);
+    }
+
+    /// Whether the follower has followed the partition at `since` or later, as far as it has told.
+    fn follows(&self, partition: TopicPartition, since: Instant) -> bool {
+        let state = self.state.lock();
+        state.followed >= Some(since) && !state.forgotten.contains(&partition)
+    }
+
     /// Wakes the fetch that waits, whether there are news or not.
     pub fn wake(&self) {
         if let Some(waiting) = self.state.lock().parked.take() {
@@ -145,6 +178,18 @@ impl Feeds {
         }
     }
 
+    /// Whether a broker has followed the partition at `since` or later.
+    pub(super) fn is_followed(
+        &self,
+        follower: BrokerId,
+        partition: TopicPartition,
+        since: Instant,
+    ) -> bool {
+        let feed = self.feeds.iter().find(|(known, _)| *known == follower);
+        let feed = feed.and_then(|(_, feed)| feed.upgrade());
+        feed.is_some_and(|feed| feed.follows(partition, since))
+    }
+
     /// Those whose connections are still there.
     pub(super) fn all(&mut self) -> Vec<Arc<Feed>> {
         let mut all = Vec::with_capacity(self.feeds.len());
@@ -167,6 +212,8 @@ impl Feeds {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use strandline_protocol::{PartitionId, TopicId};
 
     use super::*;
@@ -189,6 +236,30 @@ mod tests {
         assert_eq!(feed.take(None), []);
         feed.put_back([id(5)]);
         assert_eq!(feed.take(Some(id(5))), [id(5)]);
+    }
+
+    #[test]
+    fn who_forgets_a_partition_follows_the_others_on() {
+        let (mut feeds, feed) = (Feeds::default(), Arc::new(Feed::default()));
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let (leads, follows) = (BrokerId(1), BrokerId(2));
+        feeds.subscribe(follows, &feed);
+        let is_followed = |number, since| feeds.is_followed(follows, id(number), since);
+        assert!(!is_followed(1, now), "it has not told yet");
+        feed.followed(now);
+        assert!(is_followed(1, now) && !is_followed(1, later));
+        feed.forgets(id(2));
+        assert!(is_followed(1, now) && !is_followed(2, now));
+        let _ = feed.take(None);
+        assert!(!is_followed(2, now), "it stays forgotten until it is named");
+        feed.names(&[id(2)]);
+        assert!(is_followed(2, now));
+        feed.followed(later);
+        feed.followed(now);
+        assert!(is_followed(2, later), "what is heard late changes nothing");
+        assert!(!feeds.is_followed(leads, id(1), now), "who has no session");
+        drop(feed);
+        assert!(!feeds.is_followed(follows, id(1), now));
     }
 
     #[test]

@@ -4,11 +4,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use strandline_core::leases::SESSION;
 use strandline_core::replica::{
     Flush, FollowerFetch, FollowerFlush, FollowerState, IsrProposal, ProposalOutcome, Role,
     divergence::FetchAnswer,
 };
-use strandline_protocol::{BrokerId, LeaderEpoch, Offset, messages::Failure};
+use strandline_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, messages::Failure};
 use strandline_storage::log::{ColdRange, Fetched};
 use tokio::time::Instant;
 
@@ -157,6 +158,36 @@ impl Partition {
         self.perform(effects);
     }
 
+    /// Refuses what only the leader may do or tell, also where another broker may have been elected
+    /// without this one having heard of it.
+    ///
+    /// *Pattern: lease.* While the lease holds, nobody else leads. Once it is over there may be no
+    /// controller at all, and no reason to serve less; or this broker is cut off from it. It is
+    /// still the leader while every replica that could be elected follows it: who leads does not.
+    ///
+    /// # Errors
+    /// `NOT_LEADER_OR_FOLLOWER`.
+    pub(super) fn check_reigns(&self, inner: &Inner) -> Result<(), Failure> {
+        inner.check_leads()?;
+        let metadata = &self.surroundings.metadata;
+        if metadata.holds_lease() {
+            return Ok(());
+        }
+        let image = metadata.image();
+        let known = image.partition(self.id);
+        let known = known.map(|known| (known.isr.iter(), known.elr.iter()));
+        let known = known.into_iter().flat_map(|(isr, elr)| isr.chain(elr));
+        let electable = known.chain(inner.replica.joining());
+        let since = Instant::now().checked_sub(SESSION);
+        let follows = |broker: &BrokerId| {
+            since.is_some_and(|since| inner.feeds.is_followed(*broker, self.id, since))
+        };
+        if { electable }.all(|broker| *broker == self.surroundings.broker || follows(broker)) {
+            return Ok(());
+        }
+        Err(lease_is_over())
+    }
+
     /// Asks for another set of replicas in sync, if one is due.
     pub fn look_after_isr(self: &Arc<Self>) {
         let now = self.surroundings.since_start(Instant::now());
@@ -210,6 +241,15 @@ impl Inner {
         }
         self.replica.propose(now)
     }
+}
+
+/// What is answered where another broker may lead by now.
+pub(super) fn lease_is_over() -> Failure {
+    Failure::new(
+        ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        "the controller has not been heard for so long that another broker may lead by now: ask \
+         another one for metadata, and retry",
+    )
 }
 
 const fn refused(failure: Failure) -> ReplicaReadFailure {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::{
     AckToken, Appended, Look, Partition, Read, ReadFailure, Reading, Source,
+    leading::lease_is_over,
     state::{not_leader, outcome_unknown},
 };
 
@@ -35,7 +36,7 @@ impl Partition {
     ) -> Result<Appended, Failure> {
         self.directory.check_online()?;
         let mut inner = self.inner.lock();
-        inner.check_leads()?;
+        self.check_reigns(&inner)?;
         inner.replica.check_append(acks)?;
         let (epoch, log) = inner.open_log()?;
         let appended = log
@@ -80,7 +81,12 @@ impl Partition {
         let mut inner = self.inner.lock();
         inner.open_log()?;
         match (reading.source, inner.replica.role()) {
-            (_, Role::Leader) | (Source::Any, Role::Follower { .. }) => {}
+            (_, Role::Leader) => self.check_reigns(&inner)?,
+            // Who is cut off would let its readers wait for what never comes.
+            (Source::Any, Role::Follower { .. }) if !self.surroundings.metadata.holds_lease() => {
+                return Err(lease_is_over().into());
+            }
+            (Source::Any, Role::Follower { .. }) => {}
             (_, role) => return Err(not_leader(role).into()),
         }
         inner.replica.check_epoch(reading.known_epoch)?;
@@ -188,7 +194,7 @@ impl Partition {
     ) -> Result<(Option<Offset>, Option<Timestamp>, LeaderEpoch), Failure> {
         self.directory.check_online()?;
         let mut inner = self.inner.lock();
-        inner.check_leads()?;
+        self.check_reigns(&inner)?;
         let marks = inner.replica.marks();
         let epoch = inner.replica.leader_epoch();
         let knows_end = inner.replica.knows_high_watermark();
@@ -240,7 +246,7 @@ impl Partition {
         self.directory.check_online()?;
         let _upkeep = self.upkeep.lock();
         let mut inner = self.inner.lock();
-        inner.check_leads()?;
+        self.check_reigns(&inner)?;
         let target = inner.replica.delete_target(before)?;
         let (_, log) = inner.open_log()?;
         let removed = log

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Directory, FetchWaits, Proposals};
 use crate::{
+    metadata::MetadataLog,
     metrics::{ReplicationMetrics, TopicMetrics},
     replication::Replication,
     server::{Events, Slot},
@@ -43,6 +44,8 @@ pub struct Opening {
 pub struct Surroundings {
     /// Which broker this is.
     pub broker: BrokerId,
+    /// Who leads what, and whether this broker holds its lease.
+    pub metadata: MetadataLog,
     /// Who waits for data.
     pub waits: Arc<FetchWaits>,
     /// What fetches for those that follow.

@@ -41,8 +41,10 @@ struct Session {
     number: u32,
     feed: Arc<Feed>,
     partitions: BTreeMap<TopicPartition, Entry>,
-    /// When it was answered last.
+    /// When it was told something last.
     answered: Instant,
+    /// When the last answers but one, and the last one, were given.
+    answers: [Option<Instant>; 2],
     /// Which partition was the last that was answered with records.
     served: Option<TopicPartition>,
 }
@@ -156,6 +158,10 @@ impl FetchSessions {
                 ));
             }
             session.number = expected;
+            // Two requests are under way at most: this one was sent behind the last answer but one.
+            if let Some(at) = session.answers[0] {
+                session.feed.followed(at);
+            }
             session.feed.wake();
         }
         session.take_in(named, forgotten);
@@ -182,6 +188,14 @@ impl FetchSessions {
         }
         session.feed.unpark();
         Some(session.look(broker, bytes_max, look))
+    }
+
+    /// A request of the session is answered now.
+    pub fn answered(&self, id: u64) {
+        let mut current = self.current.lock();
+        if let Some(session) = current.as_mut().filter(|session| session.id == id) {
+            session.answers = [session.answers[1], Some(Instant::now())];
+        }
     }
 
     /// While there are only news that have time, and the session was answered just now: until when
@@ -219,6 +233,7 @@ impl Session {
             feed: Arc::default(),
             partitions: BTreeMap::new(),
             answered: Instant::now(),
+            answers: [None; 2],
             served: None,
         }
     }
@@ -230,6 +245,7 @@ impl Session {
     ) {
         for id in forgotten {
             self.partitions.remove(&id);
+            self.feed.forgets(id);
         }
         let mut ids = Vec::new();
         for Named {
@@ -238,7 +254,12 @@ impl Session {
             bytes_max,
         } in named
         {
-            let told = self.partitions.get(&id).and_then(|before| before.told);
+            let before = self.partitions.get(&id);
+            // What else was told may be under way still, and is out of date when it arrives.
+            let has_arrived = |before: &&Entry| {
+                before.answer == Answer::Given && before.fetch.leader_epoch == fetch.leader_epoch
+            };
+            let told = before.filter(has_arrived).and_then(|it| it.told);
             let entry = Entry {
                 fetch,
                 bytes_max,
@@ -249,6 +270,7 @@ impl Session {
             ids.push(id);
         }
         if !ids.is_empty() {
+            self.feed.names(&ids);
             self.feed.put_back(ids);
         }
     }
@@ -282,6 +304,7 @@ impl Session {
                 Looked::Cold => later.push(id),
                 Looked::Failed => {
                     self.partitions.remove(&id);
+                    self.feed.forgets(id);
                 }
             }
         }
@@ -343,7 +366,8 @@ impl Gathered {
             entry.answer = Answer::Due;
             return Looked::Nothing;
         }
-        entry.told = told;
+        // Who has to cut its log first takes nothing else over.
+        entry.told = told.filter(|_| read.diverging.is_none());
         entry.answer = if bytes == 0 && read.diverging.is_none() {
             Answer::Due
         } else {

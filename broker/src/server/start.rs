@@ -164,6 +164,7 @@ fn keep_partitions(
     let threads = Threads::of_this_build();
     let surroundings = Surroundings {
         broker: settings.node_id,
+        metadata: ground.metadata.clone(),
         waits: Arc::default(),
         replication: Replication::new(
             ground.metadata.clone(),

@@ -262,7 +262,7 @@ impl Cluster {
                 };
             }
             tokio::time::sleep(pause).await;
-            let fresh = self.topic_now(&topic.name).await?;
+            let fresh = self.topic_in_doubt(&topic.name).await?;
             if fresh.id != topic.id {
                 let topic = topic.name.to_string();
                 return Err(ClientError::TopicDeleted { topic });

@@ -199,10 +199,7 @@ impl Cluster {
             return Ok(Arc::clone(topic));
         }
         self.refresh(vec![name.to_owned()]).await?;
-        let topic = self.image().topics.get(name).map(Arc::clone);
-        let topic = topic.ok_or_else(|| ClientError::UnknownTopic {
-            topic: name.to_owned(),
-        })?;
+        let topic = self.known_topic(name)?;
         if self.watched.lock().insert(name.to_owned()) {
             if self.watching.set(()).is_ok() {
                 let watching = watch::run(Arc::downgrade(self), Arc::clone(&self.watch_anew));
@@ -217,6 +214,17 @@ impl Cluster {
     /// A topic, asked for anew and not watched.
     pub(crate) async fn topic_now(&self, name: &str) -> Result<Arc<Topic>, ClientError> {
         self.refresh(vec![name.to_owned()]).await?;
+        self.known_topic(name)
+    }
+
+    /// As [`Cluster::topic_now`], for one who has found that what is known is wrong: see
+    /// [`Cluster::refresh_in_doubt`].
+    pub(crate) async fn topic_in_doubt(&self, name: &str) -> Result<Arc<Topic>, ClientError> {
+        self.refresh_in_doubt(vec![name.to_owned()]).await?;
+        self.known_topic(name)
+    }
+
+    fn known_topic(&self, name: &str) -> Result<Arc<Topic>, ClientError> {
         let topic = self.image().topics.get(name).map(Arc::clone);
         topic.ok_or_else(|| ClientError::UnknownTopic {
             topic: name.to_owned(),

@@ -100,6 +100,10 @@ impl Isr {
         &self.committed
     }
 
+    pub(super) fn joining(&self) -> &[BrokerId] {
+        &self.joining
+    }
+
     pub(super) fn is_committed(&self, broker: BrokerId) -> bool {
         self.committed.contains(&broker)
     }

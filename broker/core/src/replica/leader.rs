@@ -335,6 +335,13 @@ impl Replica {
             .map_or(&[], |leadership| leadership.isr.committed())
     }
 
+    /// Who has been proposed to be in sync and may be by now, though metadata does not say so yet.
+    #[must_use]
+    pub fn joining(&self) -> &[BrokerId] {
+        self.leadership()
+            .map_or(&[], |leadership| leadership.isr.joining())
+    }
+
     /// How far each follower is; nothing unless this replica leads.
     pub fn followers(&self, now: Duration) -> impl Iterator<Item = FollowerState> {
         let (flush, own_end) = (self.flush, self.counted());

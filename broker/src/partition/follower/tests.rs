@@ -65,6 +65,7 @@ fn surroundings() -> Arc<Surroundings> {
     Arc::new(Surroundings {
         broker: ME,
         metrics: metrics.clone(),
+        metadata: metadata.clone(),
         waits: Arc::default(),
         replication: Replication::new(metadata, ME, metrics.clone(), Threads::None),
         proposals: Arc::default(),

@@ -174,6 +174,7 @@ impl ParkedReplicaFetch {
     }
 
     fn answer(&self, partitions: Vec<ReplicaFetchedPartition>, payload: Vec<Bytes>) -> Handled {
+        self.sessions.answered(self.session);
         let response = ReplicaFetchResponse {
             session_id: self.session,
             partitions,
