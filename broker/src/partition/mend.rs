@@ -38,10 +38,11 @@ impl Partition {
         Ok(())
     }
 
-    /// Where the log of this replica starts.
+    /// Where the log of this replica starts and ends.
     #[must_use]
-    pub fn log_start(&self) -> Offset {
-        self.inner.lock().replica.marks().log_start
+    pub fn bounds(&self) -> (Offset, Offset) {
+        let marks = self.inner.lock().replica.marks();
+        (marks.log_start, marks.log_end)
     }
 
     /// What reading `offsets` is answered with while they are being fetched from another replica;

@@ -266,7 +266,12 @@ async fn attempt(
     let sources = shared.sources(id);
     let mut reason = "nobody else keeps it".to_owned();
     for source in sources {
-        let from = offsets.start.max(partition.log_start());
+        let (start, end) = partition.bounds();
+        if offsets.end <= start || offsets.end > end {
+            // It was deleted or cut meanwhile, here and perhaps everywhere else.
+            return Attempt::Gone;
+        }
+        let from = offsets.start.max(start);
         let fetched = match fetch(shared, source, id, &offsets, from).await {
             Ok(fetched) => fetched,
             Err(failed) => {
