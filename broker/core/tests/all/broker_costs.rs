@@ -1,5 +1,6 @@
 //! What a broker costs that starts, falls silent or comes back: what it keeps, not what there is.
-//! `cargo test --release -p strandline-core --test all broker_costs -- --nocapture` prints the times.
+//! `cargo test --release -p strandline-core --test all broker_costs -- --nocapture` prints the
+//! times.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,22 +1,13 @@
 //! Several brokers, of which some die, move, or do not know better.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    missing_docs
-)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::{FakeCluster, Intercept, eventually};
 use strandline_client::{
     Client, ClientError, ClientOptions, ConsumerOptions, NewRecord, Producer, ProducerOptions,
     StartAt,
     protocol::{ApiKey, BrokerId, ErrorCode, PartitionId, messages::OffsetQuery},
 };
-use support::{FakeCluster, Intercept, eventually};
 use tokio::net::TcpListener;
 
 const P0: PartitionId = PartitionId(0);
@@ -115,7 +106,8 @@ async fn the_watch_moves_to_another_broker_and_asks_that_one() {
     cluster.stop_broker(0);
     let watched_by = || {
         let state = cluster.state.lock();
-        let watch = |seen: &&support::Seen| seen.api == ApiKey::WatchMetadata && seen.broker != 0;
+        let watch =
+            |seen: &&crate::support::Seen| seen.api == ApiKey::WatchMetadata && seen.broker != 0;
         state.seen.iter().find(watch).map(|seen| seen.broker)
     };
     eventually("another watch", || watched_by().is_some()).await;

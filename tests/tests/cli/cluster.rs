@@ -1,13 +1,5 @@
 //! `strandline cluster` with one broker: it is a cluster of its own.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    missing_docs
-)]
-
 use std::process::{Command, Output};
 
 use strandline_tests::{Broker, BrokerSetup, strandline_binary};

@@ -1,8 +1,6 @@
 //! A cluster of fake brokers in this process, whose requests a test can intercept: real sockets and
 //! frames, logs in memory, and the rules of idempotent producers.
 
-#![allow(dead_code, reason = "not every test uses all of it")]
-
 mod handlers;
 mod log;
 pub mod records;

@@ -1,23 +1,14 @@
 //! Writing, against brokers that lose, refuse and reorder.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    missing_docs
-)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{
+    FakeCluster, Intercept, eventually,
+    records::{numbers, send, small_batches},
+};
 use strandline_client::{
     ClientError, NewRecord, ProducerOptions, partition_for_key,
     protocol::{ApiKey, ErrorCode, Offset, PartitionId, messages::Acks},
-};
-use support::{
-    FakeCluster, Intercept, eventually,
-    records::{numbers, send, small_batches},
 };
 
 async fn started() -> (FakeCluster, strandline_client::Client) {

@@ -1,11 +1,4 @@
 //! The command line of replication, with four broker processes: what a person does with replicas.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    missing_docs
-)]
 
 use std::{
     collections::BTreeMap,

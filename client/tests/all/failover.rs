@@ -1,20 +1,15 @@
 //! Leaders that die, stop answering or move, and replicas that are read: order and uniqueness are
 //! kept, and nobody waits for a broker that says nothing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    missing_docs
-)]
-
-mod support;
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
+use crate::support::{
+    FakeCluster, Intercept, eventually,
+    records::{numbers, send, small_batches},
+};
 use strandline_client::{
     Client, ClientError, ClientOptions, Consumer, ConsumerOptions, Delivery, ProducerOptions,
     StartAt,
@@ -22,10 +17,6 @@ use strandline_client::{
         ApiKey, BrokerId, ErrorCode, Offset, PartitionId,
         messages::{Acks, Duty, Election},
     },
-};
-use support::{
-    FakeCluster, Intercept, eventually,
-    records::{numbers, send, small_batches},
 };
 
 const P0: PartitionId = PartitionId(0);

@@ -1,14 +1,6 @@
 //! Every wrong input that a person can make at the command line: one clear line, a remedy, and exit
 //! code 2 where the command or the configuration is wrong in itself, 1 where it failed.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    missing_docs
-)]
-
 use std::{
     fs,
     io::Write,

@@ -1,13 +1,5 @@
 //! `strandline log` over the files of a stopped broker: dump, verify, repair.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    missing_docs
-)]
-
 use std::{
     fs,
     process::{Command, Output},

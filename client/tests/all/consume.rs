@@ -1,22 +1,13 @@
 //! Reading, against brokers that move, break and lie.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    missing_docs
-)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{FakeCluster, Intercept};
 use strandline_client::{
     Client, ClientError, Compression, Consumer, ConsumerOptions, NewRecord, OutOfRange,
     ProducerOptions, StartAt,
     protocol::{ApiKey, ErrorCode, Offset, PartitionId, batch::Codec},
 };
-use support::{FakeCluster, Intercept};
 
 const P0: PartitionId = PartitionId(0);
 

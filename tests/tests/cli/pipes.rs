@@ -1,13 +1,5 @@
 //! The command line as people use it: byte-exact pipes, keys, positions, tables, benchmarks.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    missing_docs
-)]
-
 use std::{
     io::{Read, Write},
     path::Path,

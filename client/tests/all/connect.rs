@@ -1,22 +1,13 @@
 //! Connecting, and what is said when it fails.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    missing_docs
-)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{FakeCluster, Intercept};
 use strandline_client::{
     Client, ClientError, ClientOptions, ConsumerOptions, ProducerOptions,
     connection::Connection,
     protocol::{ApiKey, ErrorCode, messages::MetadataRequest},
 };
-use support::{FakeCluster, Intercept};
 use tokio::net::TcpListener;
 
 #[tokio::test]
@@ -142,7 +133,7 @@ async fn a_dropped_connection_closes_its_socket() {
             .connections
             .load(std::sync::atomic::Ordering::Relaxed)
     };
-    support::eventually("all sockets close", || open() == 0).await;
+    crate::support::eventually("all sockets close", || open() == 0).await;
 }
 
 #[test]
