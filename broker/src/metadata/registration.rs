@@ -7,7 +7,10 @@
 use std::{sync::Arc, time::Duration};
 
 use strandline_client::ClientError;
-use strandline_core::metadata::{BrokerState, Command, Image, Registration};
+use strandline_core::{
+    leases::SESSION,
+    metadata::{BrokerState, Command, Image, Registration},
+};
 use strandline_protocol::{
     BrokerEpoch, BrokerId, ErrorClass, ErrorCode,
     messages::{Failure, Purpose, RegisterBrokerRequest, RegisterBrokerResponse},
@@ -34,6 +37,35 @@ const SIGN_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a start waits for the lease of another one under the same number: several leases.
 const DUPLICATE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Refusals in a row. A time in which no controller answered tells nothing, and who controls behind
+/// it gives everybody a whole session again.
+#[derive(Debug)]
+struct Refusals {
+    since: Instant,
+    last: Instant,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            since: now,
+            last: now,
+        }
+    }
+}
+
+impl Refusals {
+    /// There is one more; for how long there are some.
+    fn last_for(&mut self) -> Duration {
+        if self.last.elapsed() > SESSION {
+            *self = Self::default();
+        }
+        self.last = Instant::now();
+        self.since.elapsed()
+    }
+}
 
 /// What a start that waits has told.
 struct Told<'a> {
@@ -148,7 +180,7 @@ impl MetadataLog {
         readiness: &Readiness,
     ) -> Result<BrokerEpoch, Failure> {
         let broker = registration.broker;
-        let (mut told, mut refused_since) = (Told::new(readiness), None::<Instant>);
+        let (mut told, mut refusals) = (Told::new(readiness), None::<Refusals>);
         let epoch = loop {
             match self.try_register(&registration).await {
                 Ok(epoch) => break epoch,
@@ -168,10 +200,8 @@ impl MetadataLog {
                     told.waits_for("the next controller, to register with it", &failure.message);
                 }
                 Err(failure) if failure.error == ErrorCode::DUPLICATE_BROKER_REGISTRATION => {
-                    // Whoever had the number may be gone; its lease tells, if it is waited for. The
-                    // time in which there was no controller tells nothing.
-                    let since = *refused_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > DUPLICATE_PATIENCE {
+                    // Whoever had the number may be gone; its lease tells, if it is waited for.
+                    if refusals.get_or_insert_default().last_for() > DUPLICATE_PATIENCE {
                         return Err(failure);
                     }
                     told.waits_for("the lease of the last start to end", &failure.message);
@@ -180,7 +210,7 @@ impl MetadataLog {
                 }
                 Err(failure) => return Err(failure),
             }
-            refused_since = None;
+            refusals = None;
             sleep(PAUSE).await;
         };
         self.own.registered(epoch);

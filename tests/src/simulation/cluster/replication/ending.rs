@@ -25,7 +25,8 @@ impl Replication {
     /// Somebody who elects unclean leaders where nothing else is left, once all brokers are there.
     pub(in crate::simulation::cluster) async fn rescue(self: Rc<Self>) -> turmoil::Result {
         let mut random = Random::new(self.plan.seed, 870);
-        while !self.stop.get() {
+        // Writers wait for what they have sent to a partition that nobody leads.
+        while !self.stop.get() || self.writers_left.get() > 0 {
             sleep(Duration::from_millis(500)).await;
             for &(_, id, ref placed) in self.placement.partitions().iter() {
                 if placed.leader.is_none() && self.is_lost(placed) {
