@@ -282,7 +282,7 @@ impl Replicas {
         for batch in &found {
             // What was being written when it ended may be there or not.
             let was = before.log.get(&batch.base);
-            if batch.base < before.end && was != Some(batch) {
+            if batch.end <= before.end && was != Some(batch) {
                 self.violation(format!(
                     "S13: {host} {id}: {batch:?} is found, and was {was:?}"
                 ));
@@ -432,8 +432,13 @@ impl Replicas {
                 .range(from..mark)
                 .map(|(_, it)| it.clone())
                 .collect();
+            let seen = fresh.last().map(|last| last.end);
             for batch in fresh {
                 self.commit(look, watched, batch);
+            }
+            if seen != Some(mark) {
+                // Its disk went off before all of that was looked at.
+                watched.sequences.clear();
             }
             watched.committed_end = watched.committed_end.max(mark);
         } else if mark > watched.committed_end && !self.unclean.borrow().contains_key(&id) {
