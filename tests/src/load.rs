@@ -366,7 +366,8 @@ impl Shared {
     }
 }
 
-/// Creates `topic` with `partitions` partitions.
+/// Creates `topic` with `partitions` partitions, each with one copy: what happens to a broker
+/// concerns its own partitions only.
 ///
 /// # Errors
 /// If the broker refuses, or cannot be reached.
@@ -381,7 +382,7 @@ pub async fn create_topic(
     let new = NewTopic {
         name: topic.to_owned(),
         partitions: Some(partitions),
-        replication_factor: None,
+        replication_factor: Some(1),
         configs: configs.iter().map(pair).collect(),
     };
     let created = client.admin().create_topics(&[new]).await;
