@@ -28,9 +28,9 @@ struct State {
     /// Whether any of that is worth an answer of its own.
     is_urgent: bool,
     parked: Option<Waiting>,
-    /// A time at which the follower certainly followed what it has named and not forgotten since.
+    /// What the follower has named, and a time at which it certainly followed that.
+    named: BTreeSet<TopicPartition>,
     followed: Option<Instant>,
-    forgotten: BTreeSet<TopicPartition>,
 }
 
 /// A fetch that waits.
@@ -121,23 +121,20 @@ impl Feed {
         state.followed = state.followed.max(Some(at));
     }
 
-    /// The follower names these partitions.
-    pub fn names(&self, partitions: &[TopicPartition]) {
-        let mut state = self.state.lock();
-        for id in partitions {
-            state.forgotten.remove(id);
-        }
+    /// The follower follows this partition, too.
+    pub fn names(&self, partition: TopicPartition) {
+        self.state.lock().named.insert(partition);
     }
 
     /// The follower follows this partition no more, or not now.
     pub fn forgets(&self, partition: TopicPartition) {
-        self.state.lock().forgotten.insert(partition);
+        self.state.lock().named.remove(&partition);
     }
 
     /// Whether the follower has followed the partition at `since` or later, as far as it has told.
     fn follows(&self, partition: TopicPartition, since: Instant) -> bool {
         let state = self.state.lock();
-        state.followed >= Some(since) && !state.forgotten.contains(&partition)
+        state.followed >= Some(since) && state.named.contains(&partition)
     }
 
     /// Wakes the fetch that waits, whether there are news or not.
@@ -245,6 +242,8 @@ mod tests {
         let (leads, follows) = (BrokerId(1), BrokerId(2));
         feeds.subscribe(follows, &feed);
         let is_followed = |number, since| feeds.is_followed(follows, id(number), since);
+        feed.names(id(1));
+        feed.names(id(2));
         assert!(!is_followed(1, now), "it has not told yet");
         feed.followed(now);
         assert!(is_followed(1, now) && !is_followed(1, later));
@@ -252,7 +251,7 @@ mod tests {
         assert!(is_followed(1, now) && !is_followed(2, now));
         let _ = feed.take(None);
         assert!(!is_followed(2, now), "it stays forgotten until it is named");
-        feed.names(&[id(2)]);
+        feed.names(id(2));
         assert!(is_followed(2, now));
         feed.followed(later);
         feed.followed(now);

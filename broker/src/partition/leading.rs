@@ -177,12 +177,12 @@ impl Partition {
         let known = image.partition(self.id);
         let known = known.map(|known| (known.isr.iter(), known.elr.iter()));
         let known = known.into_iter().flat_map(|(isr, elr)| isr.chain(elr));
-        let electable = known.chain(inner.replica.joining());
+        let mut electable = known.chain(inner.replica.joining());
         let since = Instant::now().checked_sub(SESSION);
         let follows = |broker: &BrokerId| {
             since.is_some_and(|since| inner.feeds.is_followed(*broker, self.id, since))
         };
-        if { electable }.all(|broker| *broker == self.surroundings.broker || follows(broker)) {
+        if electable.all(|broker| *broker == self.surroundings.broker || follows(broker)) {
             return Ok(());
         }
         Err(lease_is_over())

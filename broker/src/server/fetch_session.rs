@@ -255,6 +255,9 @@ impl Session {
         } in named
         {
             let before = self.partitions.get(&id);
+            if before.is_none() {
+                self.feed.names(id);
+            }
             // What else was told may be under way still, and is out of date when it arrives.
             let has_arrived = |before: &&Entry| {
                 before.answer == Answer::Given && before.fetch.leader_epoch == fetch.leader_epoch
@@ -270,7 +273,6 @@ impl Session {
             ids.push(id);
         }
         if !ids.is_empty() {
-            self.feed.names(&ids);
             self.feed.put_back(ids);
         }
     }

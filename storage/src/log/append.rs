@@ -278,7 +278,7 @@ impl Log {
     /// loses its tail could give one epoch and offset to other bytes.
     fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), AppendError> {
         if self.epochs.latest().is_some_and(|latest| latest >= epoch) {
-            return self.store_dropped_epochs();
+            return self.store_epochs_if_others();
         }
         let mut epochs = self.epochs.clone();
         epochs.assign(epoch, self.end);
@@ -289,7 +289,7 @@ impl Log {
     /// this replica led and wrote nothing: the leader's log knows better which one goes on there.
     fn follow_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), AppendError> {
         if self.epochs.latest() == Some(epoch) {
-            return self.store_dropped_epochs();
+            return self.store_epochs_if_others();
         }
         let mut epochs = self.epochs.clone();
         epochs.truncate_to(self.end);
@@ -301,10 +301,10 @@ impl Log {
 
     /// What the recovery has dropped must not be in the file any more when a batch lies there: the
     /// next one would take that batch for torn.
-    fn store_dropped_epochs(&mut self) -> Result<(), AppendError> {
+    fn store_epochs_if_others(&mut self) -> Result<(), AppendError> {
         match self.progress.stored_epochs {
             StoredEpochs::AsHere => Ok(()),
-            StoredEpochs::MoreThanHere => self.store_epochs(self.epochs.clone()),
+            StoredEpochs::NotAsHere => self.store_epochs(self.epochs.clone()),
         }
     }
 

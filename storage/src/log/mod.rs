@@ -120,8 +120,9 @@ enum Health {
 enum StoredEpochs {
     #[default]
     AsHere,
-    /// It names some that begin where the log ends or behind it, which are not remembered here.
-    MoreThanHere,
+    /// It may name some that begin where the log ends or behind it, which were dropped here, or it
+    /// could not be written.
+    NotAsHere,
 }
 
 /// What has happened since something was last written down.

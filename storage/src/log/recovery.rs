@@ -182,15 +182,19 @@ impl Log {
         // whoever reads it before an append, and an append writes the file anew.
         if let Some((state, Source::Protected)) = stored {
             let mut known = state.epochs.clone();
-            if known.truncate_to(self.end) {
-                self.progress.stored_epochs = StoredEpochs::MoreThanHere;
-            }
+            let names_more = known.truncate_to(self.end);
             if known == self.epochs {
+                if names_more {
+                    self.progress.stored_epochs = StoredEpochs::NotAsHere;
+                }
                 return Ok(());
             }
         }
         match self.store_state(&self.epochs, self.start) {
-            Err(error) if error.is_full() => Ok(()),
+            Err(error) if error.is_full() => {
+                self.progress.stored_epochs = StoredEpochs::NotAsHere;
+                Ok(())
+            }
             result => result,
         }
     }
