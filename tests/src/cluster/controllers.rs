@@ -1,7 +1,7 @@
 //! One controller after the other is killed, while metadata changes and records are produced.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -19,6 +19,9 @@ const TOPIC: &str = "produced";
 
 /// Between two changes of the metadata.
 const CHANGE_EVERY: Duration = Duration::from_millis(20);
+
+/// How many topics one request deletes.
+const DELETED_AT_ONCE: usize = 100;
 
 /// What a campaign does.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -74,11 +77,7 @@ pub async fn run(
     create_topic(&addresses[0], TOPIC, partitions, &[]).await?;
     let leaders = leaders(&cluster.client().await?).await?;
     anyhow::ensure!(
-        leaders
-            .values()
-            .collect::<std::collections::BTreeSet<_>>()
-            .len()
-            == campaign.brokers,
+        leaders.values().collect::<BTreeSet<_>>().len() == campaign.brokers,
         "the partitions are not spread over the brokers: {leaders:?}"
     );
     let plan = Plan {
@@ -123,20 +122,17 @@ pub async fn run(
         progress(round, resumed);
         cluster.node(controller)?.start().await?;
         cluster.until_voters(campaign.brokers.min(3)).await?;
+        let created = changes.take();
+        findings.changes += created.len();
+        let violations = clear(&cluster.client().await?, &created).await?;
+        findings.violations.extend(violations);
         until_quiet(&load, partitions).await?;
     }
 
-    let acknowledged = changes.stop().await?;
-    findings.changes = acknowledged.len();
-    let admin = cluster.client().await?.admin();
-    let listed = admin.list_topics().await?;
-    let listed: std::collections::BTreeSet<_> =
-        listed.into_iter().map(|topic| topic.name).collect();
-    for topic in &acknowledged {
-        if !listed.contains(topic) {
-            findings.violations.push(format!("topic {topic} is lost"));
-        }
-    }
+    let created = changes.stop().await?;
+    findings.changes += created.len();
+    let violations = clear(&cluster.client().await?, &created).await?;
+    findings.violations.extend(violations);
     let history = load.stop().await?;
     let checked = check_all(&addresses.join(","), TOPIC, partitions, &history).await?;
     findings.violations.extend(checked.violations);
@@ -190,6 +186,21 @@ async fn leaders(client: &Client) -> anyhow::Result<BTreeMap<i32, i32>> {
     topic.partitions.iter().map(leader).collect()
 }
 
+/// Deletes the topics `created`, so that the last round has as many as the first, and says which of
+/// them were not there.
+async fn clear(client: &Client, created: &[String]) -> anyhow::Result<Vec<String>> {
+    let admin = client.admin();
+    let listed = admin.list_topics().await?;
+    let listed: BTreeSet<_> = listed.into_iter().map(|topic| topic.name).collect();
+    let (kept, lost): (Vec<_>, Vec<_>) = created.iter().partition(|topic| listed.contains(*topic));
+    let kept: Vec<_> = kept.into_iter().map(String::as_str).collect();
+    for some in kept.chunks(DELETED_AT_ONCE) {
+        admin.delete_topics(some).await?;
+    }
+    let lost = lost.into_iter();
+    Ok(lost.map(|topic| format!("topic {topic} is lost")).collect())
+}
+
 /// Somebody who changes the metadata all the time.
 struct Changes {
     /// When a change was last acknowledged that had been asked for after the time before.
@@ -214,7 +225,8 @@ impl Changes {
                 let topic = NewTopic {
                     name: name.clone(),
                     partitions: Some(1),
-                    replication_factor: None,
+                    // As what is produced to: this is about controllers, not about replicas.
+                    replication_factor: Some(1),
                     configs: BTreeMap::new(),
                 };
                 let asked = Instant::now();
@@ -245,10 +257,14 @@ impl Changes {
         Ok(told.map_or(Duration::ZERO, |(_, at)| at - since))
     }
 
-    async fn stop(self) -> anyhow::Result<Vec<String>> {
+    /// The topics whose creation was acknowledged since the last call.
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.topics.lock().expect("nobody panics with it"))
+    }
+
+    async fn stop(mut self) -> anyhow::Result<Vec<String>> {
         self.stop.send_replace(true);
-        self.task.await?;
-        let topics = self.topics.lock().expect("nobody panics with it");
-        Ok(topics.clone())
+        (&mut self.task).await?;
+        Ok(self.take())
     }
 }

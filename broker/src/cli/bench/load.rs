@@ -133,16 +133,22 @@ impl Schedule {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// Sleeps the calling thread until that record is due, and tells when that was.
+    /// Sleeps the calling thread until that record is due, or [`NAP_MIN`] if that is later, and
+    /// tells when it was due.
     pub fn wait(&self, number: u64) -> Instant {
         let due = self.start + self.due_after(number);
         let left = due.saturating_duration_since(Instant::now());
         if !left.is_zero() {
-            std::thread::sleep(left);
+            std::thread::sleep(left.max(NAP_MIN));
         }
         due
     }
 }
+
+/// The shortest sleep. Setting a timer takes microseconds of a core, on a virtual machine above all:
+/// a sleep for each of 200,000 records a second would take a core away from what is measured. What
+/// is late for it counts as late.
+const NAP_MIN: Duration = Duration::from_micros(100);
 
 /// Asks the kernel not to lengthen the sleeps of this thread to save wake-ups, which it does by
 /// 50 µs otherwise. Where that cannot be set, the figures include it.
