@@ -227,3 +227,74 @@ fn decommission(cluster: &mut Cluster) {
     assert_eq!(code, Some(1), "{error}");
     assert!(error.contains("nothing was changed"), "{error}");
 }
+
+/// What was acknowledged by one copy only, whose broker never comes back.
+#[test]
+fn what_is_gone_for_good_is_given_up_only_on_request() {
+    let mut cluster = Cluster::of_four();
+    cluster.must(
+        "topic create risky --partitions 1 --replication-factor 2 --config min.insync.replicas=1",
+    );
+    cluster.must("topic reassign risky --partition 0 --replicas 4,2");
+    cluster.must("topic elect-preferred risky");
+    let leads = |cluster: &Cluster| cluster.partition("risky", 0)["leader"].as_i64();
+    assert_eq!(leads(&cluster), Some(4));
+    cluster.must("bench produce --topic risky --records 1000 --record-size 100 --acks all");
+    cluster.running.get_mut(&2).unwrap().kill_now();
+    wait_until("broker 4 is in sync alone", || {
+        ids(&cluster.partition("risky", 0)["isr"]) == [4]
+    });
+    // These are on broker 4 alone.
+    cluster.must("bench produce --topic risky --records 500 --record-size 100 --acks all");
+    cluster.running.get_mut(&4).unwrap().kill_now();
+    wait_until("nobody leads", || {
+        leads(&cluster).is_none() && cluster.run("cluster health").0 == Some(2)
+    });
+    let broker = cluster.setups[&2].start();
+    cluster.running.insert(2, broker);
+    wait_until("broker 2 is back", || {
+        let json = cluster.json("cluster describe --output json");
+        let brokers = json["brokers"].as_array().cloned().unwrap_or_default();
+        brokers
+            .iter()
+            .any(|it| it["broker"] == 2 && it["state"] == "active")
+    });
+    assert_eq!(leads(&cluster), None, "it lacks what was acknowledged");
+    let (code, _, error) = cluster.run("topic elect-preferred risky --unclean");
+    assert_eq!(code, Some(2), "{error}");
+    assert_eq!(leads(&cluster), None);
+    cluster.must("topic elect-preferred risky --partition 0 --unclean --accept-data-loss");
+    wait_until("broker 2 leads", || leads(&cluster) == Some(2));
+    let records = cluster.must("consume risky --exit-at-end --format %o");
+    let had = records.lines().count();
+    assert_eq!(had, 1_100, "what broker 2 had, a tenth of it a warm-up");
+    cluster.must("bench produce --topic risky --records 100 --record-size 100 --acks all");
+
+    // A broker that never comes back leaves too, without having been asked to.
+    let text = cluster.must("broker decommission 4");
+    assert!(text.ends_with("broker 4 is struck off\n"), "{text}");
+    cluster.setups.remove(&4);
+    cluster.running.remove(&4);
+    cluster.wait_for_health();
+    let partition = cluster.partition("risky", 0);
+    assert_eq!(ids(&partition["isr"]).len(), 2, "{partition}");
+    assert!(!ids(&partition["replicas"]).contains(&4), "{partition}");
+
+    move_slowly(&cluster);
+}
+
+/// Replicas that are moved take no more than they are allowed to.
+fn move_slowly(cluster: &Cluster) {
+    cluster.must("topic create heavy --partitions 1 --replication-factor 1");
+    cluster.must("bench produce --topic heavy --records 8000 --record-size 1000 --acks all");
+    let lies_on = ids(&cluster.partition("heavy", 0)["replicas"])[0];
+    let other = (1..=3).find(|id| *id != lies_on).unwrap();
+    let begun = std::time::Instant::now();
+    let words = format!("topic reassign heavy --partition 0 --replicas {other} --throttle 2MB");
+    cluster.must(&words);
+    let took = begun.elapsed().as_secs_f64();
+    // 9 MB at 2 MB/s; a first burst and the last second may go quicker.
+    assert!((2.0..20.0).contains(&took), "{took} s");
+    let records = cluster.must("consume heavy --exit-at-end --format %o");
+    assert_eq!(records.lines().count(), 8_800, "with the warm-up");
+}
