@@ -145,9 +145,9 @@ impl Schedule {
     }
 }
 
-/// The shortest sleep. Setting a timer takes microseconds of a core, on a virtual machine above all:
-/// a sleep for each of 200,000 records a second would take a core away from what is measured. What
-/// is late for it counts as late.
+/// The shortest sleep. Setting a timer takes microseconds of a core, most of all on a virtual
+/// machine: a sleep for each of 200,000 records a second would take a core away from what is
+/// measured. What is late for it counts as late.
 const NAP_MIN: Duration = Duration::from_micros(100);
 
 /// Asks the kernel not to lengthen the sleeps of this thread to save wake-ups, which it does by
