@@ -88,6 +88,8 @@ enum Looked {
     Told,
     /// It is not in memory.
     Cold,
+    /// Its next batch does not fit into what is left of the answer.
+    NoRoom,
     /// It is in the answer as a failure.
     Failed,
 }
@@ -303,7 +305,7 @@ impl Session {
             match looked {
                 Looked::Told if gathered.bytes > bytes => self.served = Some(id),
                 Looked::Told | Looked::Nothing => {}
-                Looked::Cold => later.push(id),
+                Looked::Cold | Looked::NoRoom => later.push(id),
                 Looked::Failed => {
                     self.partitions.remove(&id);
                     self.feed.forgets(id);
@@ -356,6 +358,11 @@ impl Gathered {
             }
         };
         let marks = read.marks;
+        let next_bytes = read.fetched.as_ref().map_or(0, |first| first.bytes.len());
+        if !self.has_room(next_bytes, bytes_max) {
+            entry.answer = Answer::Due;
+            return Looked::NoRoom;
+        }
         let bytes = match read.fetched {
             Some(first) => match self.take(partition, first, bytes_max, look) {
                 Ok(bytes) => bytes,
@@ -399,9 +406,7 @@ impl Gathered {
                 break;
             };
             let bytes = fetched.bytes.len();
-            let left = bytes_max.saturating_sub(taken);
-            // The first batch of an answer comes whole, whatever its size; no other one may exceed.
-            if bytes == 0 || (bytes > left && self.bytes > 0) {
+            if bytes == 0 || !self.has_room(bytes, bytes_max.saturating_sub(taken)) {
                 break;
             }
             if let Err(error) = fetched.check() {
@@ -432,6 +437,11 @@ impl Gathered {
                 .flatten();
         }
         Ok(taken)
+    }
+
+    /// The first batch of an answer comes whole, whatever its size; no other one may exceed `left`.
+    const fn has_room(&self, bytes: usize, left: usize) -> bool {
+        self.bytes == 0 || bytes <= left
     }
 
     fn failed(

@@ -1,5 +1,9 @@
 //! Rot on one replica of three: bytes of a batch go bad on one disk while its broker runs or is
 //! down. Nothing bad may be served, nothing lost, and the disk must hold again what it held.
+//!
+//! What a running broker has written or checked and still has in memory is not read from its disk
+//! again, so that rot there neither shows nor matters. A broker whose bytes are to go bad while it
+//! runs is therefore started again first: it has neither written nor read them since.
 
 use std::{
     collections::BTreeMap,
@@ -72,7 +76,8 @@ const HOW: [&str; 4] = [
     "a page is zeros",
     "garbage",
 ];
-const WHEN: [&str; 3] = ["running", "down, killed", "down, stopped"];
+const RUNNING: &str = "running";
+const WHEN: [&str; 3] = [RUNNING, "down, killed", "down, stopped"];
 
 /// Runs it in `directory`; `progress` hears of it now and then. Returns the times from the damage
 /// (or the start of the broker, if it was down) until the disk was whole again.
@@ -128,6 +133,10 @@ pub async fn run(
     for case in 1..=campaign.cases {
         let rotten = Rotten::draw(&stage, campaign.partitions, &mut random)?;
         recorder.comment(&format!("case {case}: {rotten:?}"));
+        if rotten.damage.when == RUNNING {
+            stage.node(rotten.broker)?.stop().await?;
+            start(&mut stage, rotten.broker).await?;
+        }
         match rotten.live_through(&mut stage, topic, &recorder).await {
             Ok(took) => times.entry(rotten.damage).or_default().push(took),
             Err(error) => findings.violations.push(format!("case {case}: {error:#}")),
@@ -144,10 +153,12 @@ pub async fn run(
     }
     load.stop_producing(plan.options.delivery_timeout).await?;
     stage.until_in_sync(TOPIC).await?;
-    for broker in 1..=3 {
-        for partition in 0..campaign.partitions {
+    for partition in 0..campaign.partitions {
+        for broker in 1..=3 {
             read_at(&stage, broker, partition, topic, &recorder).await?;
         }
+        // The reader of the beginning, who has stopped since.
+        read_as(0, &stage, 1, partition, topic, &recorder).await?;
     }
     let patience = plan.options.delivery_timeout;
     run::finish(&mut stage, &mut load, &recorder, patience, &mut findings).await?;
@@ -155,8 +166,29 @@ pub async fn run(
     Ok((times, findings))
 }
 
+/// Starts a broker, and waits until it is in sync.
+async fn start(stage: &mut Stage, broker: i32) -> anyhow::Result<()> {
+    let node = stage.node(broker)?;
+    node.spawn()?;
+    node.until_ready().await?;
+    stage.until_in_sync(TOPIC).await?;
+    Ok(())
+}
+
 /// Reads a partition from one broker, from its start to its end.
 async fn read_at(
+    stage: &Stage,
+    broker: i32,
+    partition: i32,
+    topic: TopicId,
+    recorder: &Recorder,
+) -> anyhow::Result<()> {
+    let reader = READERS + u32::try_from(broker)?;
+    read_as(reader, stage, broker, partition, topic, recorder).await
+}
+
+async fn read_as(
+    reader: u32,
     stage: &Stage,
     broker: i32,
     partition: i32,
@@ -171,7 +203,6 @@ async fn read_at(
         topic,
         partition,
     };
-    let reader = READERS + u32::try_from(broker)?;
     let read = served::read(source, reader, recorder, REPAIR_MAX).await;
     read.with_context(|| format!("broker {broker}, partition {partition}"))?;
     Ok(())
@@ -243,9 +274,7 @@ impl Rotten {
         let file = File::options().read(true).write(true).open(&self.file)?;
         file.write_all_at(&self.becomes, self.at)?;
         if node.process.is_none() {
-            node.spawn()?;
-            node.until_ready().await?;
-            stage.until_in_sync(TOPIC).await?;
+            start(stage, self.broker).await?;
         }
         let since = Instant::now();
         read_at(stage, self.broker, self.partition, topic, recorder).await?;

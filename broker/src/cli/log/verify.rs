@@ -71,7 +71,8 @@ pub fn run(directory: &Path, format: OutputFormat) -> Result<(), CommandError> {
         directory.display()
     );
     let hint = format!(
-        "see what can be done with: strandline log repair {}",
+        "if other brokers have replicas, just start the broker; otherwise see what can be done \
+         with: strandline log repair {}",
         directory.display()
     );
     Err(CommandError::failure(message).hint(hint))

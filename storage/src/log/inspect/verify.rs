@@ -51,7 +51,8 @@ pub struct Finding {
     pub remedy: &'static str,
 }
 
-const REPAIR: &str = "run `strandline log repair`; the good batches around it stay";
+const REPAIR: &str = "start the broker: it fetches this again from a replica that has it; where \
+                      none has, run `strandline log repair`: the good batches around it stay";
 const RESTORE: &str = "restore the files from another replica, or live without these records";
 const RESTART: &str = "nothing: the broker's next start sees to it";
 const REPAIRED: &str = "nothing: reads go on behind them; another replica may have them still";
