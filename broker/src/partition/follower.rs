@@ -4,7 +4,7 @@
 //! asks for; here it is done to the log. Everything is held against the epoch in which the follower
 //! asked, under the partition's lock: what comes late changes nothing.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use strandline_core::replica::{
     Flush, LeaderMarks, Marks, Role,
@@ -83,6 +83,7 @@ impl Partition {
         batches.len() > QUICK_BYTES
             || !told.failure.error.is_none()
             || told.diverging.is_some()
+            || told.gap.is_some()
             || told.log_start_offset > inner.replica.marks().log_start
             // A new epoch is made durable before its first batch.
             || (!batches.is_empty() && epoch != Some(inner.replica.leader_epoch()))
@@ -137,10 +138,16 @@ impl Partition {
         let Some((before, log)) = inner.following(epoch) else {
             return (FetchOutcome::Moved, None);
         };
-        let appended = match batches {
+        // A gap that begins elsewhere was told to a follower that stood there.
+        let gap = told.gap.filter(|gap| gap.start == before);
+        let left_out = match &gap {
+            Some(gap) => log.leave_out(gap.end, now),
+            None => Ok(()),
+        };
+        let appended = left_out.and_then(|()| match batches {
             [] => Ok(()),
             _ => log.append_replicated(batches, epoch, now).map(|_| ()),
-        };
+        });
         let end = log.end();
         let writeback = log.writeback_job();
         let mut flush = Flush::NotNeeded;
@@ -160,12 +167,26 @@ impl Partition {
         effects.writeback = writeback;
         drop(inner);
         self.perform(effects);
+        if let Some(gap) = gap.filter(|gap| gap.end <= end) {
+            self.left_out(&(gap.start..gap.end));
+        }
         let outcome = match appended {
             Err(error) => self.refuse_fetched(&error),
             Ok(()) if end > before => FetchOutcome::Moved,
             Ok(()) => FetchOutcome::Told,
         };
         (outcome, log_start)
+    }
+
+    /// The leader's log has a gap there, and so has this one now.
+    fn left_out(&self, gap: &Range<Offset>) {
+        tracing::error!(
+            topic = %self.topic, partition = %self.id.partition,
+            "offsets {} to {} are missing in the log of the leader: a repair took them out. They \
+             are left out here, too, unless another replica has them",
+            gap.start, gap.end.plus(-1)
+        );
+        let _ = self.surroundings.replication.removed(self.id, gap);
     }
 
     /// What was fetched could not be appended. Nothing is given up for that: it is fetched again.

@@ -9,8 +9,11 @@ use strandline_core::replica::{
     Flush, FollowerFetch, FollowerFlush, FollowerState, IsrProposal, ProposalOutcome, Role,
     divergence::FetchAnswer,
 };
-use strandline_protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset, messages::Failure};
-use strandline_storage::log::{ColdRange, Fetched};
+use strandline_protocol::{
+    BrokerId, ErrorCode, LeaderEpoch, Offset,
+    messages::{Failure, OffsetGap},
+};
+use strandline_storage::log::{ColdRange, Fetched, ReadError};
 use tokio::time::Instant;
 
 use super::{
@@ -65,6 +68,7 @@ impl Partition {
                 marks: inner.replica.marks(),
                 diverging: Some(end),
                 fetched: None,
+                gap: None,
             })),
         };
         drop(inner);
@@ -106,7 +110,9 @@ impl Partition {
         let found = self
             .look_up(&mut inner, from, bytes_max, look)
             .map_err(|error| ReadFailure::from(error.failure))?;
-        Ok(found.ok().and_then(|read| read.fetched))
+        // What lies behind a gap comes with an answer of its own, which says so.
+        let found = found.ok().filter(|read| read.gap.is_none());
+        Ok(found.and_then(|read| read.fetched))
     }
 
     fn look_up(
@@ -126,6 +132,7 @@ impl Partition {
             marks,
             diverging: None,
             fetched: None,
+            gap: None,
         };
         if from >= log.end() || bytes_max == 0 {
             return Ok(Ok(read));
@@ -135,10 +142,20 @@ impl Partition {
         {
             return Ok(Err(cold));
         }
-        let fetched = log
-            .read(from, bytes_max, log.end())
-            .map_err(|error| failed(self.read_error(error).failure))?;
-        read.fetched = Some(fetched);
+        let fetched = match log.read(from, bytes_max, log.end()) {
+            Err(ReadError::Removed { offset, next }) if next < log.end() => {
+                if let Some(failure) = self.being_put_back(&(offset..next)) {
+                    return Err(failed(failure));
+                }
+                read.gap = Some(OffsetGap {
+                    start: from,
+                    end: next,
+                });
+                log.read(next, bytes_max, log.end())
+            }
+            fetched => fetched,
+        };
+        read.fetched = Some(fetched.map_err(|error| failed(self.read_error(error).failure))?);
         Ok(Ok(read))
     }
 

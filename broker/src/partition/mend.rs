@@ -48,16 +48,27 @@ impl Partition {
     /// What reading `offsets` is answered with while they are being fetched from another replica;
     /// none if there is no hope for that.
     pub(super) fn being_repaired(&self, offsets: &Range<Offset>) -> Option<Failure> {
-        match self.surroundings.replication.damaged(self.id, offsets) {
-            Hope::Underway => Some(Failure::new(
-                strandline_protocol::ErrorCode::OFFSET_NOT_AVAILABLE,
-                format!(
-                    "offset {} went bad on this disk and is being fetched from another replica: \
-                     retry",
-                    offsets.start
-                ),
-            )),
-            Hope::None => None,
-        }
+        let hope = self.surroundings.replication.damaged(self.id, offsets);
+        underway(hope, offsets)
+    }
+
+    /// The same for what a repair took out here.
+    pub(super) fn being_put_back(&self, offsets: &Range<Offset>) -> Option<Failure> {
+        let hope = self.surroundings.replication.removed(self.id, offsets);
+        underway(hope, offsets)
+    }
+}
+
+fn underway(hope: Hope, offsets: &Range<Offset>) -> Option<Failure> {
+    match hope {
+        Hope::Underway => Some(Failure::new(
+            strandline_protocol::ErrorCode::OFFSET_NOT_AVAILABLE,
+            format!(
+                "offset {} is not good on this disk and is being fetched from another replica: \
+                 retry",
+                offsets.start
+            ),
+        )),
+        Hope::None => None,
     }
 }

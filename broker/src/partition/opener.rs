@@ -345,6 +345,9 @@ impl Opener {
             // Whether there is hope is told to who reads there.
             let _ = self.surroundings.replication.damaged(wanted.id, offsets);
         }
+        for offsets in &report.removed {
+            let _ = self.surroundings.replication.removed(wanted.id, offsets);
+        }
         if report.bytes_cut > 0 {
             tracing::info!(
                 partition = %name,

@@ -110,12 +110,16 @@ impl Partition {
         let end = reading
             .below
             .map_or(marks.high_watermark, |it| it.min(marks.high_watermark));
-        let read_from = |from: Offset| match log.read(from, bytes_max, end) {
-            Err(ReadError::Removed { next, .. }) if next < end => log.read(next, bytes_max, end),
-            read => read,
+        let fetched = match log.read(from, bytes_max, end) {
+            Err(ReadError::Removed { offset, next }) if next < end => {
+                if let Some(failure) = self.being_put_back(&(offset..next)) {
+                    return Err(failure.into());
+                }
+                log.read(next, bytes_max, end)
+            }
+            fetched => fetched,
         };
-        let fetched = read_from(from).map_err(|error| self.read_error(error))?;
-        read.fetched = Some(fetched);
+        read.fetched = Some(fetched.map_err(|error| self.read_error(error))?);
         Ok(Ok(read))
     }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use strandline_core::{FlushMode, replica::Marks};
 use strandline_protocol::{
     BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition,
-    messages::{EpochEnd, Failure},
+    messages::{EpochEnd, Failure, OffsetGap},
 };
 use strandline_storage::log::{Fetched, Log};
 use tokio::time::Instant;
@@ -156,6 +156,8 @@ pub struct ReplicaRead {
     pub diverging: Option<EpochEnd>,
     /// Whole batches, still to be checked; none if there is nothing to read.
     pub fetched: Option<Fetched>,
+    /// What is missing in front of them, and nobody has.
+    pub gap: Option<OffsetGap>,
 }
 
 /// Why a follower is told nothing else.

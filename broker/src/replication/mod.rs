@@ -36,7 +36,12 @@ use crate::{
     server::spawn::{Background, Threads},
 };
 
-use self::{fetcher::Fetcher, inbox::Inbox, repair::Repairs, throttle::Throttle};
+use self::{
+    fetcher::Fetcher,
+    inbox::Inbox,
+    repair::{Kind, Repairs},
+    throttle::Throttle,
+};
 
 /// Who is to be fetched from for which partition. Clones are handles of the same.
 #[derive(Clone, Debug)]
@@ -127,12 +132,22 @@ impl Replication {
     /// fetched from another replica, if there is one. Cheap; may be called under the lock of a
     /// partition.
     pub fn damaged(&self, id: TopicPartition, offsets: &Range<Offset>) -> Hope {
+        self.lost(id, offsets, Kind::Bad)
+    }
+
+    /// The same for offsets that a repair took out of the log here: if no other replica has them
+    /// either, they are given up.
+    pub fn removed(&self, id: TopicPartition, offsets: &Range<Offset>) -> Hope {
+        self.lost(id, offsets, Kind::Removed)
+    }
+
+    fn lost(&self, id: TopicPartition, offsets: &Range<Offset>, kind: Kind) -> Hope {
         let image = self.shared.metadata.image();
         let keeps = image.partition(id).map_or(0, |it| it.replicas.len());
         if keeps < 2 || offsets.is_empty() {
             return Hope::None;
         }
-        self.shared.repairs.add(id, offsets)
+        self.shared.repairs.add(id, offsets, kind)
     }
 
     /// Fetches and repairs until `halt`. Returns when nothing is being done to a log any more.

@@ -63,9 +63,19 @@ pub(super) struct Repairs {
 #[derive(Clone, Copy, Debug)]
 struct Damage {
     end: Offset,
+    kind: Kind,
     failures: u32,
-    /// When it is tried next.
-    due: Instant,
+    /// When it is tried next; never, if nobody has it.
+    due: Option<Instant>,
+}
+
+/// What is wrong with a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What stands there is bad, or a segment is lost.
+    Bad,
+    /// A repair took it out, here and perhaps everywhere.
+    Removed,
 }
 
 /// What came of an attempt.
@@ -76,21 +86,31 @@ enum Attempt {
     Gone,
     /// The partition is still being opened.
     TooEarly,
+    /// Everybody answers that it is not in their logs either.
+    Nowhere,
     /// Nobody could give it; why.
+    Failed(String),
+}
+
+/// Why one replica does not give a range.
+enum NotGiven {
+    /// It was taken out of its log, too.
+    Removed,
+    /// Something else; what.
     Failed(String),
 }
 
 impl Repairs {
     /// A range cannot be read. Cheap: takes no lock of a partition.
-    pub(super) fn add(&self, id: TopicPartition, offsets: &Range<Offset>) -> Hope {
+    pub(super) fn add(&self, id: TopicPartition, offsets: &Range<Offset>, kind: Kind) -> Hope {
         let mut damaged = self.damaged.lock();
         let ranges = damaged.entry(id).or_default();
         if let Some(known) = ranges
             .get(&offsets.start)
             .filter(|it| it.end == offsets.end)
         {
-            return match known.failures {
-                0 => Hope::Underway,
+            return match (known.failures, known.due) {
+                (0, Some(_)) => Hope::Underway,
                 _ => Hope::None,
             };
         }
@@ -99,8 +119,9 @@ impl Repairs {
         }
         let damage = Damage {
             end: offsets.end,
+            kind,
             failures: 0,
-            due: Instant::now(),
+            due: Some(Instant::now()),
         };
         ranges.insert(offsets.start, damage);
         drop(damaged);
@@ -114,18 +135,36 @@ impl Repairs {
     }
 
     /// The first range that is due, and when the next one is.
-    fn next(&self, now: Instant) -> (Option<(TopicPartition, Range<Offset>)>, Option<Instant>) {
+    fn next(&self, now: Instant) -> (Option<Due>, Option<Instant>) {
         let damaged = self.damaged.lock();
         let mut next = None;
         for (id, ranges) in damaged.iter() {
             for (start, damage) in ranges {
-                if damage.due <= now {
-                    return (Some((*id, *start..damage.end)), None);
+                let Some(due) = damage.due else {
+                    continue;
+                };
+                if due <= now {
+                    return (Some((*id, *start..damage.end, damage.kind)), None);
                 }
-                next = Some(next.map_or(damage.due, |at: Instant| at.min(damage.due)));
+                next = Some(next.map_or(due, |at: Instant| at.min(due)));
             }
         }
         (None, next)
+    }
+
+    /// Nobody has it: it is not asked for again. Whether it had failed before and was the last such
+    /// one of its partition.
+    fn given_up(&self, id: TopicPartition, start: Offset) -> bool {
+        let mut damaged = self.damaged.lock();
+        let Some(ranges) = damaged.get_mut(&id) else {
+            return false;
+        };
+        let Some(damage) = ranges.get_mut(&start) else {
+            return false;
+        };
+        damage.due = None;
+        let had_failed = std::mem::take(&mut damage.failures) > 0;
+        had_failed && !ranges.values().any(|it| it.failures > 0)
     }
 
     /// Takes a range out; whether it had failed before and was the last such one of its partition.
@@ -150,17 +189,20 @@ impl Repairs {
         };
         let rest = BACK_OFF_MIN.saturating_mul(1 << damage.failures.min(10));
         damage.failures = damage.failures.saturating_add(1);
-        damage.due = now + rest.min(BACK_OFF_MAX);
+        damage.due = Some(now + rest.min(BACK_OFF_MAX));
         damage.failures
     }
 
     fn put_off(&self, id: TopicPartition, start: Offset, until: Instant) {
         let mut damaged = self.damaged.lock();
         if let Some(damage) = damaged.get_mut(&id).and_then(|it| it.get_mut(&start)) {
-            damage.due = until;
+            damage.due = Some(until);
         }
     }
 }
+
+/// What is to be tried now.
+type Due = (TopicPartition, Range<Offset>, Kind);
 
 /// Repairs what is told to be damaged, until `halt`.
 pub(super) async fn repair(
@@ -170,7 +212,7 @@ pub(super) async fn repair(
 ) {
     loop {
         let (due, next) = shared.repairs.next(Instant::now());
-        let Some((id, offsets)) = due else {
+        let Some((id, offsets, kind)) = due else {
             tokio::select! {
                 biased;
                 () = halt.cancelled() => return,
@@ -183,6 +225,10 @@ pub(super) async fn repair(
             biased;
             () = halt.cancelled() => return,
             attempt = attempt(&shared, &partitions, id, offsets.clone()) => attempt,
+        };
+        let attempt = match (attempt, kind) {
+            (Attempt::Nowhere, Kind::Bad) => Attempt::Failed("nobody else has it".to_owned()),
+            (attempt, _) => attempt,
         };
         shared.attempted(id, &offsets, attempt);
     }
@@ -208,6 +254,15 @@ impl Shared {
                 self.remove(id, start);
             }
             Attempt::Gone => self.remove(id, start),
+            Attempt::Nowhere => {
+                tracing::error!(
+                    topic, partition = %id.partition, offset = %start, next_good = %offsets.end,
+                    "what a repair took out is in no other replica's log either: it is given up"
+                );
+                if self.repairs.given_up(id, start) {
+                    self.metadata.partition_repaired(id);
+                }
+            }
             Attempt::TooEarly => self.repairs.put_off(id, start, now + BACK_OFF_MIN),
             Attempt::Failed(reason) => {
                 if self.repairs.failed(id, start, now) != 1 {
@@ -265,7 +320,9 @@ async fn attempt(
     };
     let sources = shared.sources(id);
     let mut reason = "nobody else keeps it".to_owned();
-    for source in sources {
+    let mut lack_it = 0;
+    for source in &sources {
+        let source = *source;
         let (start, end) = partition.bounds();
         if offsets.end <= start || offsets.end > end {
             // It was deleted or cut meanwhile, here and perhaps everywhere else.
@@ -274,7 +331,11 @@ async fn attempt(
         let from = offsets.start.max(start);
         let fetched = match fetch(shared, source, id, &offsets, from).await {
             Ok(fetched) => fetched,
-            Err(failed) => {
+            Err(NotGiven::Removed) => {
+                lack_it += 1;
+                continue;
+            }
+            Err(NotGiven::Failed(failed)) => {
                 reason = format!("broker {source}: {failed}");
                 continue;
             }
@@ -287,6 +348,9 @@ async fn attempt(
             Some(Err(error)) => reason = format!("broker {source}: {error}"),
             None => return Attempt::TooEarly,
         }
+    }
+    if !sources.is_empty() && lack_it == sources.len() {
+        return Attempt::Nowhere;
     }
     Attempt::Failed(reason)
 }
@@ -307,18 +371,22 @@ async fn fetch(
     id: TopicPartition,
     offsets: &Range<Offset>,
     from: Offset,
-) -> Result<Bytes, String> {
+) -> Result<Bytes, NotGiven> {
     let connection = shared
         .connect(source, Purpose::Replication)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| NotGiven::Failed(error.to_string()))?;
     let mut batches = BytesMut::new();
     let mut at = offsets.start;
     while at < offsets.end {
-        let payload = fetch_some(&connection, id, at.max(from)).await?;
+        let payload = fetch_some(&connection, id, at.max(from)).await;
+        let payload = payload.map_err(NotGiven::Failed)?;
         let before = at;
         for batch in split_batches(&payload) {
-            let batch = batch.map_err(|error| error.to_string())?;
+            let batch = batch.map_err(|error| NotGiven::Failed(error.to_string()))?;
+            if batch.header().base_offset() > at {
+                return Err(NotGiven::Removed);
+            }
             if batch.header().base_offset() != at || batch.header().end_offset() > offsets.end {
                 break;
             }
@@ -326,10 +394,12 @@ async fn fetch(
             at = batch.header().end_offset();
         }
         if at == before {
-            return Err(format!("no batch of it begins at offset {at}"));
+            let reason = format!("no batch of it begins at offset {at}");
+            return Err(NotGiven::Failed(reason));
         }
         if batches.len() > RANGE_BYTES_MAX {
-            return Err(format!("it is larger than {RANGE_BYTES_MAX} bytes"));
+            let reason = format!("it is larger than {RANGE_BYTES_MAX} bytes");
+            return Err(NotGiven::Failed(reason));
         }
     }
     Ok(batches.freeze())
@@ -379,16 +449,31 @@ mod tests {
     fn readers_are_told_to_come_again_until_it_was_tried() {
         let (repairs, now) = (Repairs::default(), Instant::now());
         let range = Offset(3)..Offset(5);
-        assert_eq!(repairs.add(ID, &range), Hope::Underway);
-        assert_eq!(repairs.add(ID, &range), Hope::Underway);
+        assert_eq!(repairs.add(ID, &range, Kind::Bad), Hope::Underway);
+        assert_eq!(repairs.add(ID, &range, Kind::Bad), Hope::Underway);
         let later = now + BACK_OFF_MAX;
-        assert_eq!(repairs.next(later).0, Some((ID, range.clone())));
+        let due = Some((ID, range.clone(), Kind::Bad));
+        assert_eq!(repairs.next(later).0, due);
         assert_eq!(repairs.failed(ID, range.start, later), 1);
-        assert_eq!(repairs.add(ID, &range), Hope::None);
+        assert_eq!(repairs.add(ID, &range, Kind::Bad), Hope::None);
         assert_eq!(repairs.next(later), (None, Some(later + BACK_OFF_MIN)));
         assert!(repairs.remove(ID, range.start));
-        assert_eq!(repairs.add(ID, &range), Hope::Underway);
+        assert_eq!(repairs.add(ID, &range, Kind::Bad), Hope::Underway);
         assert!(!repairs.remove(ID, range.start));
+    }
+
+    #[test]
+    fn what_nobody_has_is_not_asked_for_again() {
+        let (repairs, now) = (Repairs::default(), Instant::now());
+        let range = Offset(3)..Offset(5);
+        assert_eq!(repairs.add(ID, &range, Kind::Removed), Hope::Underway);
+        assert!(!repairs.given_up(ID, range.start), "it had not failed");
+        assert_eq!(repairs.add(ID, &range, Kind::Removed), Hope::None);
+        assert_eq!(repairs.next(now + BACK_OFF_MAX), (None, None));
+        let other = Offset(8)..Offset(9);
+        repairs.add(ID, &other, Kind::Removed);
+        repairs.failed(ID, other.start, now);
+        assert!(repairs.given_up(ID, other.start));
     }
 
     #[test]
@@ -396,13 +481,13 @@ mod tests {
         let (repairs, now) = (Repairs::default(), Instant::now());
         for start in [3, 9] {
             let range = Offset(start)..Offset(start + 1);
-            assert_eq!(repairs.add(ID, &range), Hope::Underway);
+            assert_eq!(repairs.add(ID, &range, Kind::Bad), Hope::Underway);
             repairs.failed(ID, range.start, now);
         }
         assert!(!repairs.remove(ID, Offset(3)));
         assert!(repairs.remove(ID, Offset(9)));
         for start in 0..1_000 {
-            let _ = repairs.add(ID, &(Offset(start)..Offset(start + 1)));
+            let _ = repairs.add(ID, &(Offset(start)..Offset(start + 1)), Kind::Bad);
         }
         let kept = repairs.damaged.lock().get(&ID).map(BTreeMap::len);
         assert_eq!(kept, Some(RANGES_MAX));

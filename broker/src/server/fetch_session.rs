@@ -357,7 +357,7 @@ impl Gathered {
                 return self.failed(broker, id, failure, marks);
             }
         };
-        let marks = read.marks;
+        let (marks, gap) = (read.marks, read.gap);
         let next_bytes = read.fetched.as_ref().map_or(0, |first| first.bytes.len());
         if !self.has_room(next_bytes, bytes_max) {
             entry.answer = Answer::Due;
@@ -385,6 +385,7 @@ impl Gathered {
         let mut answer = answer_of(id, Some(marks));
         answer.diverging = read.diverging;
         answer.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        answer.gap = gap.filter(|_| bytes > 0);
         self.partitions.push(answer);
         Looked::Told
     }
@@ -470,5 +471,6 @@ fn answer_of(id: TopicPartition, marks: Option<Marks>) -> ReplicaFetchedPartitio
         log_end_offset: marks.map_or(unknown, |marks| marks.log_end),
         high_watermark: marks.map_or(unknown, |marks| marks.high_watermark),
         bytes: 0,
+        gap: None,
     }
 }

@@ -131,6 +131,13 @@ pub(super) struct Pace {
 /// linger.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 
+/// From which size on a written batch tells of a stream, in bytes before compression.
+const STREAM_BYTES: usize = 256 << 10;
+
+/// How long the batches of a stream fill at least. Requests in quick succession cost client and
+/// brokers more time than they save, and soon make each other wait.
+const STREAM_WAIT: Duration = Duration::from_millis(2);
+
 /// One partition of a producer.
 #[derive(Debug)]
 pub(super) struct Partition {
@@ -148,6 +155,8 @@ pub(super) struct Partition {
     next_sequence: Sequence,
     /// Where what is out was sent.
     sent_to: Option<BrokerId>,
+    /// When the last large batch was written, if nothing was under way then.
+    streamed_at: Option<Instant>,
     /// When it was; then when it was asked last who leads, as no answer comes.
     sent_at: Option<Instant>,
     /// Who leads and what is in sync, as it was known last, and since when.
@@ -175,6 +184,7 @@ impl Partition {
             is_known: false,
             next_sequence: Sequence(0),
             sent_to: None,
+            streamed_at: None,
             sent_at: None,
             known: None,
             backoff,
@@ -226,7 +236,13 @@ impl Partition {
         } else if !pace.linger.is_zero() {
             pace.linger
         } else if self.under_way.is_empty() && self.sealed.is_empty() {
-            Duration::ZERO
+            // Whoever waits for an answer before the next record is no stream.
+            let is_stream = self.streamed_at >= Some(open.opened);
+            if is_stream {
+                STREAM_WAIT
+            } else {
+                Duration::ZERO
+            }
         } else {
             BUSY_WAIT
         };
@@ -465,11 +481,14 @@ impl Partition {
     }
 
     /// The batch is written: the next failure begins with a short pause.
-    pub(super) fn end_written(&mut self, number: u64) -> Option<Ended> {
+    pub(super) fn end_written(&mut self, number: u64, now: Instant) -> Option<Ended> {
         self.backoff.reset();
         self.obstacle = None;
         self.is_known = true;
-        self.end(number)
+        let ended = self.end(number)?;
+        let is_stream = self.under_way.is_empty() && ended.memory >= STREAM_BYTES;
+        self.streamed_at = is_stream.then_some(now);
+        Some(ended)
     }
 
     /// Takes out what was opened before `oldest`: its time is over.
@@ -527,3 +546,6 @@ impl From<Unsent> for Ended {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

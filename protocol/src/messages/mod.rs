@@ -59,8 +59,8 @@ pub use replicas::{
 };
 pub use replication::{
     AlterPartition, AlterPartitionsRequest, AlterPartitionsResponse, AlteredPartition, EpochEnd,
-    FetchSession, InSyncReplica, PartitionName, ReplicaFetchPartition, ReplicaFetchRequest,
-    ReplicaFetchResponse, ReplicaFetchedPartition, ReplicaProgressPartition,
+    FetchSession, InSyncReplica, OffsetGap, PartitionName, ReplicaFetchPartition,
+    ReplicaFetchRequest, ReplicaFetchResponse, ReplicaFetchedPartition, ReplicaProgressPartition,
     ReplicaProgressRequest, ReplicaProgressResponse,
 };
 pub use topics::{

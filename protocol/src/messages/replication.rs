@@ -115,6 +115,19 @@ pub struct ReplicaFetchedPartition {
     pub high_watermark: Offset,
     /// How many bytes of the payload: whole batches.
     pub bytes: u32,
+    /// What is missing between the follower's end and the first of the batches: a repair took it
+    /// out of the leader's log, and no other replica has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<OffsetGap>,
+}
+
+/// Offsets that are in no log any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetGap {
+    /// Where the follower stands, as the leader knows it.
+    pub start: Offset,
+    /// The first offset behind it.
+    pub end: Offset,
 }
 
 /// Every partition of the session about which there is something to tell.

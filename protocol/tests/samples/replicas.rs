@@ -10,7 +10,7 @@ use strandline_protocol::{
         DescribedReplicas, DrainBrokerRequest, DrainBrokerResponse, Duty, ElectLeadersRequest,
         ElectLeadersResponse, Election, EpochEnd, Failure, FetchPartition, FetchRequest,
         FetchResponse, FetchSession, FetchedPartition, InSyncReplica, MetadataRequest,
-        MetadataResponse, PartitionName, PartitionOutcome, ReassignPartitionsRequest,
+        MetadataResponse, OffsetGap, PartitionName, PartitionOutcome, ReassignPartitionsRequest,
         ReassignPartitionsResponse, Reassignment, RegisterBrokerRequest, ReplicaDescription,
         ReplicaFetchPartition, ReplicaFetchRequest, ReplicaFetchResponse, ReplicaFetchedPartition,
         ReplicaProgressPartition, ReplicaProgressRequest, ReplicaProgressResponse,
@@ -156,6 +156,14 @@ fn fetches(samples: &mut Samples) {
         log_end_offset: Offset(1_040),
         high_watermark: Offset(1_020),
         bytes,
+        gap: None,
+    };
+    let behind_a_gap = ReplicaFetchedPartition {
+        gap: Some(OffsetGap {
+            start: Offset(1_000),
+            end: Offset(1_005),
+        }),
+        ..fetched(Failure::none(), None, payload.len() as u32)
     };
     let end = EpochEnd {
         epoch: LeaderEpoch(2),
@@ -171,6 +179,11 @@ fn fetches(samples: &mut Samples) {
         ],
     };
     samples.response::<ReplicaFetchRequest>("", &answer, &payload);
+    let answer = ReplicaFetchResponse {
+        session_id: 17,
+        partitions: vec![behind_a_gap],
+    };
+    samples.response::<ReplicaFetchRequest>("-gap", &answer, &payload);
 }
 
 fn progress(samples: &mut Samples) {

@@ -17,8 +17,9 @@ use super::{
     active::Incoming,
     epochs::Epochs,
     errors::AppendError,
+    hole,
     producers::{BatchMark, Decision},
-    units::to_u64,
+    units::{FileKind, to_u64},
 };
 use crate::error::StorageError;
 
@@ -120,6 +121,38 @@ impl Log {
         self.check_online()?;
         self.check_epoch(epoch)?;
         self.begin_epoch(epoch)
+    }
+
+    /// Leaves out the offsets from the log end up to `to`: the leader's log goes on there, as a
+    /// repair took out what lay between, and nobody has it. The next batch begins at `to`, in a new
+    /// segment. Waits for the disk.
+    ///
+    /// # Errors
+    /// As [`Log::append`]; on a full disk nothing of the log has changed.
+    pub fn leave_out(&mut self, to: Offset, now: Timestamp) -> Result<(), AppendError> {
+        self.check_online()?;
+        if to <= self.end {
+            return Ok(());
+        }
+        self.flush()?;
+        if self.active.is_none() {
+            self.roll(0, now)?;
+        }
+        let active = self
+            .active
+            .as_ref()
+            .ok_or_else(|| no_segment(&self.directory))?;
+        let path = FileKind::Log.path(&self.directory, active.base);
+        if let Err(error) = hole::declare(self.files.as_ref(), &path) {
+            return Err(self.failed(error).into());
+        }
+        let end = std::mem::replace(&mut self.end, to);
+        if let Err(error) = self.roll(0, now) {
+            self.end = end;
+            return Err(error.into());
+        }
+        self.durable = to;
+        Ok(())
     }
 
     fn place_all(&mut self, batches: &[u8], now: Timestamp) -> Result<(), AppendError> {

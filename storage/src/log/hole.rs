@@ -10,14 +10,39 @@ use std::{
 
 use strandline_protocol::Offset;
 
-use super::search::Search;
-use crate::fs::{FileSystem, FsError};
+use super::{search::Search, state_file::write_file, units::FileKind};
+use crate::{
+    error::StorageError,
+    fs::{FileSystem, FsError},
+};
+
+/// What a file is called in addition in which a repair keeps what it took out.
+const REMOVED: &str = ".removed";
 
 /// Under which name a repair keeps what it takes out of the file at `path`.
 pub(super) fn removed_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".removed");
+    name.push(REMOVED);
     name.into()
+}
+
+/// The base offset of the segment of which the file called `name` keeps what was taken out.
+pub(super) fn repaired_segment(name: &str) -> Option<Offset> {
+    match FileKind::parse(name.strip_suffix(REMOVED)?)? {
+        (FileKind::Log, base) => Some(base),
+        _ => None,
+    }
+}
+
+/// Declares a hole behind the segment at `path`, durably, of which nothing is kept here: another
+/// replica's repair took it out.
+pub(super) fn declare(files: &dyn FileSystem, path: &Path) -> Result<(), StorageError> {
+    let removed = removed_name(path);
+    match files.open(&removed) {
+        Err(error) if error.is_not_found() => write_file(files, &removed, &[])?.sync()?,
+        found => drop(found?),
+    }
+    Ok(files.sync_directory(path.parent().unwrap_or(Path::new(".")))?)
 }
 
 /// Whether a repair of the segment at `path` kept what it took out, and nothing of the hole behind

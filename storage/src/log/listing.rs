@@ -4,7 +4,7 @@ use std::path::Path;
 
 use strandline_protocol::Offset;
 
-use super::{remove_if_there, units::FileKind};
+use super::{hole::repaired_segment, remove_if_there, units::FileKind};
 use crate::fs::{FileSystem, FsError};
 
 /// What crashes leave behind: files that were being written or removed.
@@ -17,6 +17,8 @@ pub struct Listing {
     pub segments: Vec<Offset>,
     /// The offsets of the producer snapshots, in order.
     pub snapshots: Vec<Offset>,
+    /// The base offsets of segments that a repair took something out of.
+    pub repaired: Vec<Offset>,
 }
 
 impl Listing {
@@ -41,7 +43,7 @@ impl Listing {
                 Some((FileKind::Log, base)) => listing.segments.push(base),
                 Some((FileKind::Snapshot, at)) => listing.snapshots.push(at),
                 Some((kind, base)) => indexes.push((kind, base)),
-                None => {}
+                None => listing.repaired.extend(repaired_segment(&entry.name)),
             }
         }
         for (kind, base) in indexes {

@@ -23,6 +23,7 @@ use super::{
     producers::Producers,
     remove_if_there,
     scan::Scan,
+    segment::Loss,
     state_file::read_file,
     units::FileKind,
     walk::{HeaderWalk, Located, WalkError},
@@ -63,6 +64,9 @@ pub struct RecoveryReport {
     pub damage: Vec<String>,
     /// The same as offsets: from the first that cannot be read to the next good one.
     pub damaged: Vec<Range<Offset>>,
+    /// What a repair took out, of which nothing was put back since. Reads of it give
+    /// [`super::ReadError::Removed`].
+    pub removed: Vec<Range<Offset>>,
 }
 
 impl Log {
@@ -141,7 +145,23 @@ impl Log {
         log.restore_producers(resume, now)?;
         log.progress.checkpointed = hint.recovery_point.min(log.end);
         log.progress.reached = Arc::new(AtomicI64::new(log.progress.checkpointed.0));
+        report.removed = log.removed(&listing.repaired)?;
         Ok((log, report))
+    }
+
+    /// What is missing behind the segments that begin at `repaired`.
+    fn removed(&self, repaired: &[Offset]) -> Result<Vec<Range<Offset>>, StorageError> {
+        let mut removed = Vec::new();
+        for segment in &self.sealed {
+            if segment.end <= self.start || !repaired.contains(&segment.base) {
+                continue;
+            }
+            let interval = self.config.index_interval_bytes;
+            let loaded = segment.load(self.files.as_ref(), &self.directory, interval)?;
+            let gone = loaded.damage.iter().filter(|it| it.loss == Loss::Removed);
+            removed.extend(gone.map(|it| it.offsets.clone()));
+        }
+        Ok(removed)
     }
 
     /// Moves the start to where it was, or where the oldest segment begins.

@@ -1,6 +1,6 @@
 //! The part of recovery that reads the log: what is kept and what is cut.
 
-use std::{collections::VecDeque, path::Path, sync::Arc};
+use std::{collections::VecDeque, ops::Range, path::Path, sync::Arc};
 
 use strandline_core::mutants::{self, Mutant};
 use strandline_protocol::{Offset, Timestamp};
@@ -9,6 +9,7 @@ use super::{
     LogConfig,
     active::Active,
     epochs::Epochs,
+    hole,
     indexes::Indexes,
     offset_index::{OffsetEntry, OffsetIndex},
     partition_state::Source,
@@ -87,7 +88,8 @@ enum Outcome {
     Whole,
     /// Above the recovery point something is not as it must be: the log ends here.
     Cut,
-    /// Below the recovery point nothing good follows any more. What is there is kept.
+    /// Nothing good follows any more in front of its successor: a repair took it out, or it is
+    /// damage below the recovery point. What is there is kept.
     Lost,
 }
 
@@ -290,6 +292,9 @@ impl Scan<'_> {
             let good = good.filter(|batch| batch.header.base_offset() <= recovery_point);
             let lost_to = under.limit.unwrap_or(recovery_point);
             let next = good.map_or(lost_to, |batch| batch.header.base_offset());
+            if good.is_none() && under.limit == Some(next) && self.is_removed(under, first..next)? {
+                return Ok(Some(Outcome::Lost));
+            }
             self.report.damage.push(format!(
                 "offsets {first} to {next} (exclusive) of {} cannot be read: {reason}",
                 self.directory.display(),
@@ -308,6 +313,20 @@ impl Scan<'_> {
         Ok(None)
     }
 
+    /// The same for what is missing in front of its successor.
+    fn is_removed_at_end(&self, under: &Under) -> Result<bool, FsError> {
+        match under.limit {
+            Some(limit) if under.expected < limit => self.is_removed(under, under.expected..limit),
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether a repair took out what is missing at the end of a segment.
+    fn is_removed(&self, under: &Under, offsets: Range<Offset>) -> Result<bool, FsError> {
+        let path = FileKind::Log.path(self.directory, under.base);
+        hole::is_declared(self.files, &path, &offsets)
+    }
+
     /// Reads what was not known to be synced, up to the first thing that cannot be.
     fn scan_untrusted(&mut self, under: &mut Under) -> Result<Outcome, StorageError> {
         let file = Arc::clone(&under.file);
@@ -324,6 +343,7 @@ impl Scan<'_> {
             match walk.next() {
                 Ok(Some(batch)) if self.is_epoch_in_order(&batch) => under.take(&batch),
                 Ok(None) if under.limit.is_none() => break Outcome::Whole,
+                Ok(None) if self.is_removed_at_end(under)? => break Outcome::Lost,
                 Ok(_) | Err(WalkError::Broken { .. }) => break Outcome::Cut,
                 Err(WalkError::Fs(error)) => return Err(error.into()),
             }

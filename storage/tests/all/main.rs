@@ -16,6 +16,7 @@ mod log;
 mod log_creation;
 mod log_damage;
 mod log_follower;
+mod log_gap;
 mod log_indexes_after_crash;
 mod log_low_water;
 mod log_model;

@@ -270,6 +270,7 @@ impl Leader {
             log_end_offset: marks.log_end,
             high_watermark: marks.high_watermark,
             bytes: 0,
+            gap: None,
         };
         let end_offset_for = |epoch| self.log.end_offset_for(epoch);
         match divergence::answer(at.fetch_offset, at.last_epoch, &marks, end_offset_for) {
