@@ -151,13 +151,18 @@ impl Cluster {
 
     /// Creates a topic of one partition on all three.
     pub async fn create(&self, name: &str, configs: &[(&str, &str)]) {
+        self.create_on(name, 3, configs).await;
+    }
+
+    /// The same, on so many.
+    pub async fn create_on(&self, name: &str, replicas: i16, configs: &[(&str, &str)]) {
         let id = *self.brokers.keys().next().unwrap();
         let connection = self.connect(id).await;
         let configs = configs.iter();
         let topic = NewTopic {
             name: name.into(),
             partitions: Some(1),
-            replication_factor: Some(3),
+            replication_factor: Some(replicas),
             configs: configs
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),

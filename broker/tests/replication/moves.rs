@@ -39,7 +39,7 @@ async fn elect(cluster: &Cluster, topic: &str, election: Election) -> Failure {
     ask(cluster, &request).await.partitions[0].failure.clone()
 }
 
-async fn reassign(cluster: &Cluster, topic: &str, target: Option<&[usize]>) -> Failure {
+pub async fn reassign(cluster: &Cluster, topic: &str, target: Option<&[usize]>) -> Failure {
     let replicas = target.map(|ids| ids.iter().map(|id| broker(*id)).collect());
     let request = ReassignPartitionsRequest {
         partitions: vec![Reassignment {

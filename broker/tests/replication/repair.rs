@@ -12,11 +12,16 @@ use strandline_protocol::{
         PartitionName,
     },
 };
+use strandline_storage::{
+    fs::{CacheLimits, mapped::MappedFileSystem},
+    log::inspect::plan_repair,
+};
 
 use tokio::time::sleep;
 
 use super::{
     harness::{Cluster, caught_up, until},
+    moves::reassign,
     produce,
 };
 
@@ -87,6 +92,22 @@ async fn read_all(cluster: &Cluster, id: usize, end: Offset) {
         at.get() == end
     })
     .await;
+}
+
+/// Takes what is bad out of what a stopped broker keeps, as `strandline log repair` does.
+fn take_out(cluster: &Cluster, id: usize) {
+    let files = MappedFileSystem::new(CacheLimits::default());
+    let directory = cluster.data(id).join(format!("{TOPIC}-0"));
+    loop {
+        let plan = plan_repair(&files, &directory).unwrap();
+        if plan.is_empty() {
+            break;
+        }
+        for step in plan {
+            step.execute(&files).unwrap();
+        }
+    }
+    assert_eq!(cluster.batches(id, TOPIC).len(), 20);
 }
 
 /// Positions in several batches, headers among them.
@@ -163,5 +184,57 @@ async fn a_leader_gets_back_what_rots() {
     cluster.stop_all().await;
     for other in others {
         assert!(cluster.batches(leader, TOPIC) == cluster.batches(other, TOPIC));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_out_of_one_replica_comes_back_from_another() {
+    let (mut cluster, end) = with_many_batches().await;
+    let leader = cluster.leader(TOPIC).await;
+    cluster.stop(leader).await;
+    let positions = positions(&cluster, leader);
+    rot(&cluster, leader, &positions);
+    take_out(&cluster, leader);
+    cluster.start(leader).await;
+    cluster.in_sync(TOPIC, 3).await;
+    caught_up(&cluster, TOPIC).await;
+    read_all(&cluster, leader, end).await;
+    let others: Vec<usize> = [1, 2, 3].into_iter().filter(|id| *id != leader).collect();
+    cluster.stop_all().await;
+    for other in others {
+        assert!(cluster.batches(leader, TOPIC) == cluster.batches(other, TOPIC));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_has_any_more_is_left_out_by_new_replicas() {
+    let mut cluster = Cluster::of_three().await;
+    cluster.create_on(TOPIC, 1, &[]).await;
+    for number in 0..25 {
+        produce(&cluster, TOPIC, Acks::All, number, 1).await;
+    }
+    let only = cluster.leader(TOPIC).await;
+    cluster.stop(only).await;
+    let positions = positions(&cluster, only);
+    rot(&cluster, only, &positions);
+    take_out(&cluster, only);
+    cluster.start(only).await;
+    cluster.in_sync(TOPIC, 1).await;
+    assert_eq!(cluster.leader(TOPIC).await, only);
+    let mut all = vec![only];
+    all.extend([1, 2, 3].into_iter().filter(|id| *id != only));
+    reassign(&cluster, TOPIC, Some(&all))
+        .await
+        .into_result()
+        .unwrap();
+    cluster.in_sync(TOPIC, 3).await;
+    produce(&cluster, TOPIC, Acks::All, 25, 5).await;
+    let end = caught_up(&cluster, TOPIC).await;
+    assert_eq!(end, Offset(30));
+    cluster.stop_all().await;
+    let kept = cluster.batches(only, TOPIC);
+    assert!((21..=25).contains(&kept.len()), "{}", kept.len());
+    for id in all {
+        assert!(cluster.batches(id, TOPIC) == kept, "{id}");
     }
 }

@@ -8,9 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use strandline_protocol::Offset;
+use strandline_protocol::{Offset, batch::BatchHeader};
 
-use super::{search::Search, state_file::write_file, units::FileKind};
+use super::{
+    epochs::Epochs, partition_state::PartitionState, search::Search, state_file::write_file,
+    units::FileKind,
+};
 use crate::{
     error::StorageError,
     fs::{FileSystem, FsError},
@@ -59,6 +62,14 @@ pub(super) fn is_declared(
         Err(error) => return Err(error),
     };
     let size = removed.size();
-    let good = Search::new(removed, size).next_good(0, hole.start)?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let state = PartitionState::load(files, directory)?;
+    let epochs = state.map_or_else(Epochs::default, |(state, _)| state.epochs);
+    // The epoch of a batch is not under its CRC; a wrong one is damage all the same.
+    let is_good = |header: &BatchHeader| {
+        let known = epochs.at(header.base_offset());
+        known.is_none_or(|known| known == header.leader_epoch())
+    };
+    let good = Search::new(removed, size).next_accepted(0, hole.start, is_good)?;
     Ok(good.is_none_or(|good| good.header.base_offset() >= hole.end))
 }

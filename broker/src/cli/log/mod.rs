@@ -55,9 +55,9 @@ pub struct VerifyArguments {
 /// Good batches stay, with their offsets. What is taken out is kept beside the log in files whose
 /// names end in .removed.
 ///
-/// Only for what no other broker has: a broker that is started fetches damaged batches again from
-/// the other replicas of the partition. It does not fetch again what was taken out, and may lead
-/// without it.
+/// For what no other broker has: a broker that is started fetches damaged batches again from the
+/// other replicas of the partition, also what was taken out. What nobody has stays missing, in the
+/// replicas that are added later, too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
