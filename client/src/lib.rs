@@ -58,8 +58,8 @@ pub use strandline_protocol::batch::{Header, Headers, Record};
 pub use admin::{Admin, PartitionChange, TopicDescription};
 pub use client::Client;
 pub use consumer::{
-    Consumer, ConsumerOptions, OutOfRange, OwnedRecord, Position, RecordStream, Records,
-    RecordsIter, StartAt,
+    Consumer, ConsumerOptions, ConsumerWatch, OutOfRange, OwnedRecord, Position, RecordStream,
+    Records, RecordsIter, StartAt,
 };
 pub use error::ClientError;
 pub use options::ClientOptions;

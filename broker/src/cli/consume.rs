@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::fd::AsFd,
+    pin::pin,
     thread,
     time::Duration,
 };
@@ -14,9 +15,15 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
 };
-use strandline_client::{Admin, ClientError, Consumer, ConsumerOptions, Records, StartAt};
+use strandline_client::{
+    Admin, ClientError, Consumer, ConsumerOptions, ConsumerWatch, Records, StartAt,
+};
 use strandline_protocol::{Offset, PartitionId, messages::OffsetQuery};
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, interval_at},
+};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     connection::{ConnectionArguments, check_partition, describe, tell_leaderless},
@@ -73,6 +80,12 @@ pub struct ConsumeArguments {
     pub format: Template,
 }
 
+/// How long nothing is heard before a person is told.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// How often it is told again while nothing changes.
+const REMINDER: Duration = Duration::from_secs(10);
+
 /// How often it is looked whether partitions that nobody led have a leader now.
 const LOOK_FOR_LEADERS_EVERY: Duration = Duration::from_secs(1);
 
@@ -101,7 +114,8 @@ impl ConsumeArguments {
         let partitions = topic.partitions.iter().map(|it| it.id);
         let wanted = partitions.filter(|id| partition.is_none_or(|only| only == *id));
         let led: Vec<_> = wanted.filter(|id| !missing.contains(id)).collect();
-        self.assign(&mut consumer, &led).await?;
+        patiently(self.assign(&mut consumer, &led)).await?;
+        let _telling = tell_what_is_awaited(consumer.watch());
         let mut gaps = Gaps::new(&consumer.positions());
         let mut sink = Sink::open()?;
         let mut left = self.max_messages.unwrap_or(u64::MAX);
@@ -196,7 +210,8 @@ impl ConsumeArguments {
 
     async fn poll(&self, consumer: &mut Consumer) -> Result<Option<Records>, ClientError> {
         if self.exit_at_end {
-            consumer.poll_to_end().await
+            // There is something to read, or it ends.
+            patiently(consumer.poll_to_end()).await
         } else {
             consumer.poll().await.map(Some)
         }
@@ -251,6 +266,47 @@ impl ConsumeArguments {
         }
         Ok(())
     }
+}
+
+/// Waits for what the cluster is asked at the beginning, and says so if that takes long.
+async fn patiently<T>(asked: impl Future<Output = T>) -> T {
+    let since = Instant::now();
+    let mut asked = pin!(asked);
+    let mut told = interval_at(since + SILENCE, REMINDER);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut asked => return answer,
+            _ = told.tick() => eprintln!(
+                "waiting for {} s for the leaders of the topic; `strandline cluster health` tells \
+                 what is wrong",
+                since.elapsed().as_secs()
+            ),
+        }
+    }
+}
+
+/// Says what is in the way, again and again while it lasts, until it is dropped.
+fn tell_what_is_awaited(watch: ConsumerWatch) -> impl Drop {
+    let task = tokio::spawn(async move {
+        let mut since: Option<Instant> = None;
+        let mut told: Option<Instant> = None;
+        loop {
+            tokio::time::sleep(SILENCE / 2).await;
+            let now = Instant::now();
+            let Some(obstacle) = watch.obstacle() else {
+                (since, told) = (None, None);
+                continue;
+            };
+            let waited = now.duration_since(*since.get_or_insert(now));
+            let is_due = told.is_none_or(|told| now.duration_since(told) >= REMINDER);
+            if waited >= SILENCE && is_due {
+                told = Some(now);
+                eprintln!("waiting for {} s: {obstacle}", waited.as_secs());
+            }
+        }
+    });
+    AbortOnDropHandle::new(task)
 }
 
 /// Tells of offsets that the log does not hold any more.

@@ -4,6 +4,10 @@ use std::{
     fs::File,
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -79,13 +83,15 @@ impl ProduceArguments {
         let name = source.name.clone();
         let started = Instant::now();
         let mut lines = Lines::new(source.reader, line_bytes_max);
+        let due = Arc::<AtomicBool>::default();
         let watch = tokio::spawn(tell_what_is_awaited(
             producer.clone(),
             progress.clone(),
+            Arc::clone(&due),
             self.delivery_timeout,
         ));
         let sent = self
-            .send_all(&producer, partition, &mut lines, &progress)
+            .send_all(&producer, partition, &mut lines, (&progress, &due))
             .await;
         // What was taken is sent even if the next line cannot be.
         let closed = producer.close().await;
@@ -137,7 +143,7 @@ impl ProduceArguments {
         producer: &Producer,
         partition: Option<PartitionId>,
         lines: &mut Lines<R>,
-        progress: &ProgressBar,
+        (progress, due): (&ProgressBar, &AtomicBool),
     ) -> Result<(), SendError> {
         let headers: Vec<(&str, Option<&[u8]>)> = self
             .header
@@ -172,7 +178,7 @@ impl ProduceArguments {
                 Err(ClientError::RecordTooLarge { .. }) => return Err(SendError::TooLong(number)),
                 Err(error) => return Err(SendError::Client(error)),
             };
-            if number.is_multiple_of(CHECK_LINES) {
+            if number.is_multiple_of(CHECK_LINES) || due.swap(false, Ordering::Relaxed) {
                 progress.set_position(lines.bytes());
                 check(&mut watched, delivery)?;
             }
@@ -186,12 +192,19 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// How often it is told again while nothing changes.
 const REMINDER: Duration = Duration::from_secs(10);
 
-/// Says what is in the way, again and again while the broker takes nothing.
-async fn tell_what_is_awaited(producer: Producer, progress: ProgressBar, timeout: Duration) {
+/// Says what is in the way, again and again while the broker takes nothing, and has a slow source
+/// looked after by `due`.
+async fn tell_what_is_awaited(
+    producer: Producer,
+    progress: ProgressBar,
+    due: Arc<AtomicBool>,
+    timeout: Duration,
+) {
     let (mut before, mut since) = (producer.acknowledged(), Instant::now());
     let mut told: Option<Instant> = None;
     loop {
         tokio::time::sleep(SILENCE).await;
+        due.store(true, Ordering::Relaxed);
         let (acknowledged, now) = (producer.acknowledged(), Instant::now());
         let obstacle = producer.obstacle().filter(|_| acknowledged == before);
         let Some(obstacle) = obstacle else {

@@ -46,6 +46,7 @@ impl MetadataLog {
             partitions_without_leader: count(image.leaderless_count()),
             partitions_under_replicated: count(lack.under_replicated),
             partitions_under_min_isr: count(lack.under_min_isr),
+            throttle_bytes_per_second: image.replication_throttle(),
         }
     }
 

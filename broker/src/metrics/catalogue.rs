@@ -109,7 +109,8 @@ catalogue! {
          leads).";
     REPLICA_LAG = "strandline_replica_lag_records", Gauge, "records",
         ["topic", "partition", "follower"],
-        "Records that a follower lacks, as the leader of the partition knows; told by the leader.";
+        "Records that a follower lacks, as the leader of the partition knows; told by the leader. \
+         All that there are, if the follower has not fetched from this leader yet.";
     REPLICA_BEHIND = "strandline_replica_lag_seconds", Gauge, "seconds",
         ["topic", "partition", "follower"],
         "Time since a follower last had all that its leader had; 0 while it has.";
@@ -120,7 +121,8 @@ catalogue! {
         "Partitions of the cluster that take no acks=all writes, as fewer replicas are in sync \
          than `min.insync.replicas`; as far as this broker follows the metadata.";
     ISR_SHRINKS = "strandline_isr_shrinks_total", Counter, "changes", [],
-        "Times that a partition led by this broker lost a replica from its in-sync replicas.";
+        "Times that a partition led by this broker lost a replica from its in-sync replicas, the \
+         leader before it among them.";
     ISR_EXPANDS = "strandline_isr_expands_total", Counter, "changes", [],
         "Times that a replica came back in sync with a partition led by this broker.";
     ELECTIONS = "strandline_leader_elections_total", Counter, "elections", [],

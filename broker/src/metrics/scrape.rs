@@ -37,8 +37,8 @@ pub struct PartitionFigures {
 pub struct ReplicaFigures {
     /// The follower.
     pub follower: BrokerId,
-    /// How many records it lacks; none if it has not been heard of.
-    pub lag_records: Option<u64>,
+    /// How many records it lacks; all of them if it has not been heard of.
+    pub lag_records: u64,
     /// For how long it has lacked any; none if it never had everything.
     pub behind: Option<Duration>,
 }
@@ -170,9 +170,7 @@ impl Scrape {
         for figures in all {
             let follower = figures.follower.0.to_string();
             let labels = [topic, &number, &follower];
-            if let Some(records) = figures.lag_records {
-                self.sample(&REPLICA_LAG, &labels, records);
-            }
+            self.sample(&REPLICA_LAG, &labels, figures.lag_records);
             if let Some(behind) = figures.behind {
                 self.sample(&REPLICA_BEHIND, &labels, behind.as_secs_f64());
             }

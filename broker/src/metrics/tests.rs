@@ -124,7 +124,7 @@ async fn a_scrape_has_the_names_of_the_catalogue_and_no_others() {
         scrape.replicas(ReplicaRole::Leader, 1);
         let follower = ReplicaFigures {
             follower: BrokerId(2),
-            lag_records: Some(3),
+            lag_records: 3,
             behind: Some(Duration::from_millis(250)),
         };
         scrape.followers("tides", PartitionId(0), &[follower]);

@@ -124,7 +124,12 @@ impl Partition {
     fn count(&self, change: RoleChange, before: usize, after: usize) {
         let metrics = &self.surroundings.metrics;
         match change {
-            RoleChange::Leads => metrics.elections.increment(1),
+            RoleChange::Leads => {
+                metrics.elections.increment(1);
+                if after < before {
+                    metrics.isr_shrinks.increment(1);
+                }
+            }
             RoleChange::Unchanged if after < before => metrics.isr_shrinks.increment(1),
             RoleChange::Unchanged if after > before => metrics.isr_expands.increment(1),
             _ => {}

@@ -53,6 +53,9 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 /// How long it rests at most.
 const BACK_OFF_MAX: Duration = Duration::from_millis(320);
 
+/// How long replicas that are held back rest before it is looked again which limit is in force.
+const HELD_MAX: Duration = Duration::from_secs(1);
+
 type Answer = Result<(ReplicaFetchResponse, Bytes), ClientError>;
 
 /// A request that was sent, and its number in the session.
@@ -253,6 +256,8 @@ impl Fetcher {
         let Some(until) = throttle.ready_at(now) else {
             return;
         };
+        // Another limit may be in force before this one would let them go on.
+        let until = until.min(now + HELD_MAX);
         let me = self.shared.me;
         self.session
             .hold(|id| is_added(image, id, me).then_some(until));

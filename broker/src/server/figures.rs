@@ -12,7 +12,6 @@ use strandline_core::{
 use super::broker::Broker;
 use crate::{
     http::HttpServer,
-    metadata::ControllerAt,
     metrics::{
         ClusterFigures, DirectoryFigures, PartitionFigures, QuorumRole, ReplicaFigures,
         ReplicaRole, Scrape,
@@ -88,10 +87,11 @@ impl Roles {
 fn followers(led: &Led) -> Vec<ReplicaFigures> {
     let followers = led.followers.iter().map(|follower| ReplicaFigures {
         follower: follower.broker,
-        lag_records: follower.log_end.map(|end| {
-            let lag = led.marks.log_end.since(end).max(0);
+        lag_records: {
+            let has = follower.log_end.unwrap_or(led.marks.log_start);
+            let lag = led.marks.log_end.since(has).max(0);
             u64::try_from(lag).unwrap_or_default()
-        }),
+        },
         behind: follower.behind,
     });
     followers.collect()
@@ -102,7 +102,9 @@ fn cluster_figures(broker: &Broker) -> ClusterFigures {
     let log = broker.metadata.own_log();
     let membership = image.membership();
     let is_me = |member: &Voter| member.raft_id == broker.identity.raft_id;
-    let role = if broker.metadata.controller() == ControllerAt::Here {
+    let me = broker.identity.broker;
+    // Who has not heard of a majority for so long decides nothing.
+    let role = if broker.metadata.controller_as(me) == Some(me) {
         QuorumRole::Leader
     } else if membership.is_some_and(|it| it.voters.iter().any(is_me)) {
         QuorumRole::Voter

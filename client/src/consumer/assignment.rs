@@ -44,6 +44,8 @@ pub(super) struct Assignment {
     pub(super) generation: u64,
     pub(super) backoff: Backoff,
     pub(super) not_before: Option<Instant>,
+    /// What was in the way of the last fetch, if anything.
+    pub(super) obstacle: Option<String>,
     /// From whom it is read.
     pub(super) source: Source,
 }
@@ -184,6 +186,7 @@ impl Assignment {
             }
             code => {
                 self.pause(now);
+                self.obstacle = Some(format!("{} ({code})", answer.failure.message));
                 return match code.class() {
                     ErrorClass::RefreshMetadata => Brought::WrongBroker,
                     ErrorClass::Retry | ErrorClass::OutcomeUnknown => Brought::Nothing,
@@ -196,6 +199,7 @@ impl Assignment {
         }
         self.backoff.reset();
         self.not_before = None;
+        self.obstacle = None;
         self.high_watermark = Some(answer.high_watermark);
         if let Some(replica) = answer.preferred_replica
             && bytes.is_empty()

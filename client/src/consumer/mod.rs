@@ -19,6 +19,7 @@ use std::{
 };
 
 pub use options::{ConsumerOptions, OutOfRange};
+use parking_lot::Mutex;
 pub use records::{OwnedRecord, Records, RecordsIter};
 pub use start::StartAt;
 use strandline_protocol::{
@@ -53,6 +54,20 @@ pub struct Position {
     pub high_watermark: Option<Offset>,
 }
 
+/// Tells what is in the way of a [`Consumer`], also while it is polled. Clones are handles of the
+/// same.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerWatch(Arc<Mutex<Option<String>>>);
+
+impl ConsumerWatch {
+    /// Why the last fetch of a partition came to nothing, if it did: what people need to know if it
+    /// lasts. Nobody needs to act on it, as the consumer goes on to try.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+}
+
 /// What waits for the application.
 enum Ready {
     Records {
@@ -83,6 +98,8 @@ pub struct Consumer {
     refreshing: Option<Refreshing>,
     /// Tells when something is known that the assignments have not taken in.
     changes: watch::Receiver<Arc<Image>>,
+    /// What is in the way, for others.
+    watch: ConsumerWatch,
     /// Where the next fetch begins among the partitions, so that none is always last.
     turn: usize,
 }
@@ -110,6 +127,7 @@ impl Consumer {
             ready: VecDeque::new(),
             ends_known: false,
             to_refresh: BTreeSet::new(),
+            watch: ConsumerWatch::default(),
             turn: 0,
         }
     }
@@ -145,6 +163,7 @@ impl Consumer {
                     generation: 0,
                     backoff: Backoff::new(&self.cluster.options),
                     not_before: None,
+                    obstacle: None,
                     source: Source::default(),
                 });
             }
@@ -252,6 +271,12 @@ impl Consumer {
         }
     }
 
+    /// What tells what is in the way while [`Consumer::poll`] waits.
+    #[must_use]
+    pub fn watch(&self) -> ConsumerWatch {
+        self.watch.clone()
+    }
+
     /// Where it stands in every assigned partition, in the order of topics and partitions.
     #[must_use]
     pub fn positions(&self) -> Vec<Position> {
@@ -338,6 +363,10 @@ impl Consumer {
         self.look_after_silence(now);
         self.send_fetches(now);
         self.refresh();
+        let obstacle = self.assignments.iter().find_map(|it| it.obstacle.as_ref());
+        if *self.watch.0.lock() != obstacle.cloned() {
+            *self.watch.0.lock() = obstacle.cloned();
+        }
         if !self.ready.is_empty() {
             return;
         }
@@ -436,6 +465,7 @@ impl Consumer {
             let source = it.source.broker(now).filter(|_| topic.is_some());
             let known = source.filter(|(broker, _)| image.brokers.contains_key(broker));
             let Some((broker, rack)) = known else {
+                it.obstacle = topic.map(|topic| image.why_leaderless(topic, it.partition));
                 it.source_failed(now);
                 self.to_refresh.insert(Arc::clone(&it.topic));
                 continue;
@@ -512,11 +542,14 @@ impl Consumer {
                     assignment.is_some_and(|it| it.generation == generation)
                 };
                 if let Some(&(index, _)) = first.filter(is_current) {
-                    self.keep(index, Brought::Failure(error));
+                    self.keep(index, Brought::Failure(error.clone()));
                 }
                 for (index, _) in &answer.fetched {
-                    let topic = self.assignments.get(*index).map(|it| Arc::clone(&it.topic));
-                    self.to_refresh.extend(topic);
+                    let Some(it) = self.assignments.get_mut(*index) else {
+                        continue;
+                    };
+                    it.obstacle = Some(error.to_string());
+                    self.to_refresh.insert(Arc::clone(&it.topic));
                 }
                 self.pause(answer.fetched.into_iter(), now);
             }

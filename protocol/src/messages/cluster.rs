@@ -248,6 +248,10 @@ pub struct DescribeClusterResponse {
     /// replicas acknowledge.
     #[serde(default)]
     pub partitions_under_min_isr: u32,
+    /// How many bytes a second each broker may fetch for replicas that are being added; none is
+    /// without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_bytes_per_second: Option<u64>,
 }
 
 /// Changes who votes in the metadata quorum, all at once.

@@ -229,6 +229,7 @@ fn described() -> DescribeClusterResponse {
         partitions_without_leader: 3,
         partitions_under_replicated: 5,
         partitions_under_min_isr: 4,
+        throttle_bytes_per_second: None,
     }
 }
 
@@ -238,6 +239,7 @@ fn description(samples: &mut Samples) {
     samples.response::<DescribeClusterRequest>("", &answer, &[]);
     answer.answered_by = BrokerId(2);
     answer.controller = None;
+    answer.throttle_bytes_per_second = Some(50_000_000);
     samples.response::<DescribeClusterRequest>("-without-controller", &answer, &[]);
 }
 

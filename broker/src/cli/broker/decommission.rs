@@ -13,7 +13,7 @@ use strandline_protocol::{
 
 use super::{
     DecommissionArguments,
-    plan::{Move, NoPlace, Plan, plan},
+    plan::{Move, Plan, Stuck, Why, plan},
 };
 use crate::cli::{
     connection::ConnectionArguments,
@@ -59,7 +59,7 @@ async fn planned(admin: &Admin, leaving: BrokerId) -> Result<Plan, CommandError>
     let cluster = admin.describe_cluster().await?;
     known(&cluster, leaving)?;
     let topics = admin.list_topics().await?;
-    plan(&cluster, &topics, leaving).map_err(|none| no_place(&none, leaving))
+    plan(&cluster, &topics, leaving).map_err(|stuck| stays(&stuck, leaving))
 }
 
 /// The broker's state; it must be registered.
@@ -74,22 +74,36 @@ fn known(cluster: &DescribeClusterResponse, id: BrokerId) -> Result<BrokerState,
     })
 }
 
-fn no_place(none: &NoPlace, leaving: BrokerId) -> CommandError {
-    let NoPlace {
+/// What cannot be moved, and what to do about it.
+fn stays(stuck: &Stuck, leaving: BrokerId) -> CommandError {
+    let Stuck {
         topic,
         partition,
-        replicas,
-        brokers,
-    } = none;
-    let brokers = counted(length(*brokers), "broker");
-    CommandError::failure(format!(
-        "{topic} partition {partition} has {replicas} replicas, and without broker {leaving} only \
-         {brokers} can keep any; nothing was changed"
-    ))
-    .hint(format!(
-        "add a broker, or keep fewer copies: strandline topic reassign {topic} --partition \
-         {partition} --replicas ..."
-    ))
+        why,
+    } = stuck;
+    match why {
+        Why::NoPlace { replicas, brokers } => {
+            let brokers = counted(length(*brokers), "broker");
+            CommandError::failure(format!(
+                "{topic} partition {partition} has {replicas} replicas, and without broker \
+                 {leaving} only {brokers} can keep any; nothing is moved"
+            ))
+            .hint(format!(
+                "add a broker, or keep fewer copies: strandline topic reassign {topic} --partition \
+                 {partition} --replicas ..."
+            ))
+        }
+        Why::NoLeader => CommandError::failure(format!(
+            "{topic} partition {partition} has no leader, so that its records cannot be copied; \
+             nothing is moved"
+        ))
+        .hint(format!(
+            "start the brokers that have everything (strandline topic describe {topic}); if they \
+             are gone for good, give up what only they had: strandline topic elect-preferred \
+             {topic} --partition {partition} --unclean --accept-data-loss, or strandline topic \
+             delete {topic}"
+        )),
+    }
 }
 
 fn show(plan: &Plan, leaving: BrokerId) -> Result<(), CommandError> {
@@ -111,9 +125,8 @@ fn show(plan: &Plan, leaving: BrokerId) -> Result<(), CommandError> {
     }
     let (moves, under_way) = (length(plan.moves.len()), length(plan.under_way.len()));
     print_text(&format!(
-        "{} would move from broker {leaving}, {} on the way already\n",
+        "{} would move from broker {leaving}, {under_way} more on the way already\n",
         counted(moves, "replica"),
-        counted(under_way, "more"),
     ))
 }
 

@@ -26,13 +26,21 @@ pub struct Plan {
     pub under_way: Vec<(String, PartitionId)>,
 }
 
-/// A partition for which no other broker can be found.
+/// A partition that cannot be moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoPlace {
+pub struct Stuck {
     pub topic: String,
     pub partition: PartitionId,
-    pub replicas: usize,
-    pub brokers: usize,
+    pub why: Why,
+}
+
+/// Why it cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No other broker can be found for so many replicas, with so many that can take one.
+    NoPlace { replicas: usize, brokers: usize },
+    /// Nobody leads it, so that nothing can be copied.
+    NoLeader,
 }
 
 /// Plans it: into racks that the other replicas are not in, then to whom keeps least, then by
@@ -40,18 +48,26 @@ pub struct NoPlace {
 /// leaderships stay spread as they are.
 ///
 /// # Errors
-/// The first partition that could be placed nowhere.
+/// The first partition that cannot be moved.
 pub fn plan(
     cluster: &DescribeClusterResponse,
     topics: &[TopicDescription],
     leaving: BrokerId,
-) -> Result<Plan, NoPlace> {
+) -> Result<Plan, Stuck> {
     let mut places = Places::new(cluster, topics, leaving);
     let mut plan = Plan::default();
     for topic in topics {
         for partition in &topic.partitions {
             if !partition.replicas.contains(&leaving) {
                 continue;
+            }
+            let stuck = |why| Stuck {
+                topic: topic.name.clone(),
+                partition: partition.id,
+                why,
+            };
+            if partition.leader.is_none() {
+                return Err(stuck(Why::NoLeader));
             }
             if partition.removing.contains(&leaving) {
                 plan.under_way.push((topic.name.clone(), partition.id));
@@ -60,12 +76,10 @@ pub fn plan(
             let from = target(partition);
             let others: Vec<_> = from.iter().copied().filter(|id| *id != leaving).collect();
             let Some(chosen) = places.choose(&others) else {
-                return Err(NoPlace {
-                    topic: topic.name.clone(),
-                    partition: partition.id,
+                return Err(stuck(Why::NoPlace {
                     replicas: from.len(),
                     brokers: places.candidates.len(),
-                });
+                }));
             };
             let to = from
                 .iter()
@@ -171,13 +185,14 @@ mod tests {
             partitions_without_leader: 0,
             partitions_under_replicated: 0,
             partitions_under_min_isr: 0,
+            throttle_bytes_per_second: None,
         }
     }
 
     fn topic(replicas: &[&[i32]]) -> TopicDescription {
         let partitions = (0..).zip(replicas).map(|(id, replicas)| PartitionMetadata {
             id: PartitionId(id),
-            leader: None,
+            leader: Some(BrokerId(1)),
             leader_epoch: LeaderEpoch(0),
             partition_epoch: PartitionEpoch(0),
             replicas: replicas.iter().map(|&id| BrokerId(id)).collect(),
@@ -229,7 +244,13 @@ mod tests {
         cluster.brokers[4].duty = Duty::Drained;
         let topics = [topic(&[&[1, 2, 3]])];
         let refused = plan(&cluster, &topics, BrokerId(3)).unwrap_err();
-        assert_eq!((refused.replicas, refused.brokers), (3, 2));
+        assert_eq!(
+            refused.why,
+            Why::NoPlace {
+                replicas: 3,
+                brokers: 2
+            }
+        );
     }
 
     #[test]

@@ -4,7 +4,8 @@ use serde::Serialize;
 use strandline_protocol::{
     BrokerId,
     messages::{
-        BrokerDescription, BrokerState, DescribeClusterResponse, MemberDescription, MemberRole,
+        BrokerDescription, BrokerState, DescribeClusterResponse, Duty, MemberDescription,
+        MemberRole,
     },
 };
 
@@ -81,10 +82,11 @@ pub(super) async fn run(
 pub(super) fn examine(cluster: &DescribeClusterResponse) -> Health {
     let mut findings = Vec::new();
     controller(cluster, &mut findings);
+    partitions(cluster, &mut findings);
+    closed(cluster, &mut findings);
     voters(cluster, &mut findings);
     brokers(cluster, &mut findings);
-    partitions(cluster, &mut findings);
-    replicas(cluster, &mut findings);
+    lacking(cluster, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
     let gravest = findings.iter().map(|finding| finding.verdict).max();
     Health {
@@ -119,9 +121,16 @@ fn summary(cluster: &DescribeClusterResponse) -> String {
     let active = cluster.brokers.iter().filter(active).count();
     let partitions = cluster.partitions;
     let led = partitions.saturating_sub(cluster.partitions_without_leader);
+    let drained = cluster.brokers.iter().filter(|it| it.duty == Duty::Drained);
+    let drained: Vec<String> = drained.map(|it| it.id.to_string()).collect();
+    let drained = if drained.is_empty() {
+        String::new()
+    } else {
+        format!(" (drained: {})", drained.join(", "))
+    };
     format!(
-        "{active} of {brokers} brokers active, {voters} voters, {led} of {partitions} partitions \
-         led"
+        "{active} of {brokers} brokers active{drained}, {voters} voters, {led} of {partitions} \
+         partitions led"
     )
 }
 
@@ -234,7 +243,8 @@ fn brokers(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     }
 }
 
-fn replicas(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
+/// Partitions that take no writes which all replicas acknowledge.
+fn closed(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     let (under_min_isr, leaderless) = (
         cluster.partitions_under_min_isr,
         cluster.partitions_without_leader,
@@ -254,9 +264,18 @@ fn replicas(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
                     .to_owned(),
         });
     }
-    let rest = cluster
-        .partitions_under_replicated
-        .saturating_sub(under_min_isr.max(leaderless));
+}
+
+/// Partitions that work, with fewer copies than they are to have.
+fn lacking(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
+    if cluster.controller != Some(cluster.answered_by) {
+        // What was known last may be long over, and nobody knows what works.
+        return;
+    }
+    let more = cluster
+        .partitions_under_min_isr
+        .max(cluster.partitions_without_leader);
+    let rest = cluster.partitions_under_replicated.saturating_sub(more);
     if rest > 0 {
         findings.push(Finding {
             verdict: Verdict::Degraded,

@@ -12,7 +12,7 @@ use strandline_protocol::{
 use crate::cli::{
     error::CommandError,
     output::{OutputFormat, Rows, print_json, print_text},
-    quantity::seconds,
+    quantity::{bytes, seconds},
 };
 
 /// The cluster as JSON has it.
@@ -32,6 +32,7 @@ struct Shown<'a> {
     partitions_without_leader: u32,
     partitions_under_replicated: u32,
     partitions_under_min_isr: u32,
+    throttle_bytes_per_second: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -122,6 +123,7 @@ fn shown(cluster: &DescribeClusterResponse) -> Shown<'_> {
         partitions_without_leader: cluster.partitions_without_leader,
         partitions_under_replicated: cluster.partitions_under_replicated,
         partitions_under_min_isr: cluster.partitions_under_min_isr,
+        throttle_bytes_per_second: cluster.throttle_bytes_per_second,
     }
 }
 
@@ -193,7 +195,14 @@ pub(super) fn text(cluster: &DescribeClusterResponse) -> String {
             text.push_str(&format!(", {count} {what}"));
         }
     }
-    text + "\n"
+    text.push('\n');
+    if let Some(limit) = cluster.throttle_bytes_per_second {
+        let limit = bytes(limit);
+        text.push_str(&format!(
+            "each broker fetches at most {limit}/s for replicas that are being added (--throttle)\n"
+        ));
+    }
+    text
 }
 
 fn headline(cluster: &DescribeClusterResponse) -> String {

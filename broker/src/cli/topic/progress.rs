@@ -116,7 +116,8 @@ pub async fn follow(admin: &Admin, moving: &Moving) -> Result<(), CommandError> 
             told = true;
             let brokers: Vec<String> = reached.adding.iter().map(ToString::to_string).collect();
             shown.say(&format!(
-                "no progress for {} s: do brokers {} live? (`strandline cluster health`)",
+                "no progress for {} s: do brokers {} live? (`strandline cluster health`) Is a \
+                 throttle too low? (`strandline cluster describe` shows it, --throttle 0 lifts it)",
                 STALLED_AFTER.as_secs(),
                 brokers.join(", ")
             ));

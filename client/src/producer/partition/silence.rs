@@ -65,6 +65,14 @@ impl Partition {
         let silent = self.sent_at.is_some_and(|at| at + SILENCE <= now);
         if silent {
             self.sent_at = Some(now);
+            if self.obstacle.is_none()
+                && let Some(leader) = self.sent_to
+            {
+                self.obstacle = Some(format!(
+                    "broker {leader}, its leader, has not answered yet: it waits for other \
+                     replicas, or is cut off"
+                ));
+            }
         }
         silent
     }

@@ -107,6 +107,7 @@ fn described(broker: i32) -> DescribeClusterResponse {
         partitions_without_leader: 0,
         partitions_under_replicated: 0,
         partitions_under_min_isr: 0,
+        throttle_bytes_per_second: None,
     }
 }
 

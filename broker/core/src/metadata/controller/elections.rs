@@ -205,6 +205,7 @@ impl Electorate<'_> {
                 && let Some(elected) = self.leader(draft.topic, &draft.next, Loss::Accepted)
             {
                 draft.led_by(elected);
+                self.complete(&mut draft);
                 changes.add(draft);
             }
         }
@@ -253,6 +254,7 @@ impl Electorate<'_> {
             && let Some(elected) = self.leader(draft.topic, &draft.next, Loss::AsConfigured)
         {
             draft.led_by(elected);
+            self.complete(&mut draft);
             changes.add(draft);
         }
     }
@@ -264,7 +266,10 @@ impl Electorate<'_> {
         }
         let elected = self.leader(draft.topic, &draft.next, loss);
         match elected {
-            Some(elected) => draft.led_by(elected),
+            Some(elected) => {
+                draft.led_by(elected);
+                self.complete(draft);
+            }
             None => draft.next.leader = None,
         }
         elected.is_some()

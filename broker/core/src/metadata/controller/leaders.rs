@@ -110,6 +110,8 @@ fn rescue(electorate: &Electorate<'_>, draft: &mut Draft<'_>) -> Failure {
     match electorate.leader(draft.topic, draft.before, Loss::Accepted) {
         Some(elected) => {
             draft.led_by(elected);
+            // A replica that was being added may be all that is left.
+            electorate.complete(draft);
             Failure::none()
         }
         None => Failure::new(
