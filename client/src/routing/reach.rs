@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use strandline_protocol::ErrorCode;
+
 use super::Links;
 use crate::{ClientError, connection::Connection};
 
@@ -60,7 +62,18 @@ pub(super) async fn first_that_answers(
 fn combined(addresses: &[String], mut failures: Vec<(usize, ClientError)>) -> ClientError {
     failures.sort_by_key(|(index, _)| *index);
     // One failure speaks for itself, and so does a broker that answers and refuses.
-    let speaks = |error: &ClientError| !matches!(error, ClientError::Unreachable { .. });
+    // A broker of another cluster says nothing of one that cannot be reached now.
+    let is_unreachable = |error: &ClientError| matches!(error, ClientError::Unreachable { .. });
+    let any_unreachable = failures.iter().any(|(_, error)| is_unreachable(error));
+    let is_foreign = |error: &ClientError| {
+        let code = match error {
+            ClientError::Refused { code, .. } => *code,
+            _ => ErrorCode::NONE,
+        };
+        code == ErrorCode::INCONSISTENT_CLUSTER_ID
+    };
+    let speaks =
+        |error: &ClientError| !(is_unreachable(error) || any_unreachable && is_foreign(error));
     if let Some(at) = failures.iter().position(|(_, error)| speaks(error)) {
         return failures.swap_remove(at).1;
     }
@@ -100,4 +113,38 @@ async fn any_of(attempts: &mut Vec<Attempt<'_>>) -> (usize, Outcome) {
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreachable() -> ClientError {
+        ClientError::Unreachable {
+            address: "a:1".to_owned(),
+            reason: "connection refused".to_owned(),
+        }
+    }
+
+    fn refused(code: ErrorCode) -> ClientError {
+        ClientError::Refused {
+            subject: "Hello".to_owned(),
+            code,
+            message: "this is cluster X".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_broker_of_another_cluster_does_not_speak_for_those_that_are_down() {
+        let addresses = ["a:1".to_owned(), "b:2".to_owned()];
+        let both = |first, second| combined(&addresses, vec![(0, first), (1, second)]);
+        let foreign = || refused(ErrorCode::INCONSISTENT_CLUSTER_ID);
+        let told = both(unreachable(), foreign());
+        assert!(matches!(told, ClientError::Unreachable { .. }), "{told}");
+        assert!(told.to_string().contains("this is cluster X"), "{told}");
+        let told = both(foreign(), foreign());
+        assert!(matches!(told, ClientError::Refused { .. }), "{told}");
+        let told = both(unreachable(), refused(ErrorCode::INVALID_REQUEST));
+        assert!(matches!(told, ClientError::Refused { .. }), "{told}");
+    }
 }

@@ -239,8 +239,9 @@ fn description(samples: &mut Samples) {
     samples.response::<DescribeClusterRequest>("", &answer, &[]);
     answer.answered_by = BrokerId(2);
     answer.controller = None;
-    answer.throttle_bytes_per_second = Some(50_000_000);
     samples.response::<DescribeClusterRequest>("-without-controller", &answer, &[]);
+    answer.throttle_bytes_per_second = Some(50_000_000);
+    samples.response::<DescribeClusterRequest>("-throttled", &answer, &[]);
 }
 
 fn changes(samples: &mut Samples) {

@@ -229,7 +229,7 @@ fn decommission(cluster: &mut Cluster) {
     // With three brokers left nobody can be spared.
     let (code, _, error) = cluster.run("broker decommission 3");
     assert_eq!(code, Some(1), "{error}");
-    assert!(error.contains("nothing was changed"), "{error}");
+    assert!(error.contains("nothing is moved"), "{error}");
 }
 
 /// What was acknowledged by one copy only, whose broker never comes back.

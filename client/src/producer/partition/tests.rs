@@ -1,3 +1,5 @@
+//! When a batch that is not full is sent.
+
 use strandline_protocol::batch::Codec;
 
 use super::*;
