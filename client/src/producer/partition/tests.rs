@@ -87,3 +87,26 @@ fn a_flush_waits_for_no_stream() {
         1
     );
 }
+
+#[test]
+fn a_stream_waits_for_no_answer() {
+    let (mut partition, start) = (partition(), Instant::now());
+    let after = |micros: u64| start + Duration::from_micros(micros);
+    // The first batch of an identity goes alone.
+    open(&mut partition, start, STREAM_BYTES);
+    let first = send(&mut partition, start);
+    partition.end_written(first[0], start);
+    for (bytes, due) in [(STREAM_BYTES, 2_000), (1, 5_000)] {
+        let at = after(10_000 + due);
+        open(&mut partition, at, bytes);
+        let sent = send(&mut partition, at);
+        assert_eq!(sent.len(), 1);
+        open(&mut partition, at, 1);
+        let due = at + Duration::from_micros(due);
+        assert_eq!(send(&mut partition, due - Duration::from_micros(1)), []);
+        let second = send(&mut partition, due);
+        assert_eq!(second.len(), 1, "{bytes}");
+        partition.end_written(sent[0], due);
+        partition.end_written(second[0], due);
+    }
+}
