@@ -36,7 +36,7 @@ use crate::{
 const ANSWER_BYTES_MAX: u32 = 8 << 20;
 
 /// How much of one partition, in bytes.
-const PARTITION_BYTES_MAX: u32 = 1 << 20;
+const PARTITION_BYTES_MAX: u32 = 4 << 20;
 
 /// How many partitions of an answer are taken in where it arrives.
 const QUICK_PARTITIONS: usize = 64;

@@ -48,8 +48,8 @@ pub struct ProducerOptions {
     pub batch_bytes: usize,
     /// How long a batch that is not full waits for more records. Default 0: nothing waits while the
     /// partition is idle, and while requests are in flight a batch fills until one of them is
-    /// answered, for at most 5 ms; in a stream of large ones (256 KiB and more) it fills for 2 ms.
-    /// Longer gives larger batches at a low rate, and that much latency.
+    /// answered, for at most 5 ms. Longer gives larger batches at a low rate, and that much
+    /// latency.
     pub linger: Duration,
     /// How many requests of one partition may be unanswered. Default and maximum 5; 1 to 5. Fewer
     /// bounds what a failure leaves unknown and costs throughput over long ways.

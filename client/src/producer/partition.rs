@@ -131,13 +131,6 @@ pub(super) struct Pace {
 /// linger.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 
-/// From which size on a batch tells of a stream, in bytes before compression.
-const STREAM_BYTES: usize = 256 << 10;
-
-/// How long the batches of a stream fill, whatever is in flight. Requests in quicker succession
-/// cost client and brokers more time than they save, and soon make each other wait.
-const STREAM_WAIT: Duration = Duration::from_millis(2);
-
 /// One partition of a producer.
 #[derive(Debug)]
 pub(super) struct Partition {
@@ -155,10 +148,6 @@ pub(super) struct Partition {
     next_sequence: Sequence,
     /// Where what is out was sent.
     sent_to: Option<BrokerId>,
-    /// How large the last batch was that was taken to be sent.
-    last_bytes: usize,
-    /// When the last batch under way was written.
-    idle_since: Option<Instant>,
     /// When it was; then when it was asked last who leads, as no answer comes.
     sent_at: Option<Instant>,
     /// Who leads and what is in sync, as it was known last, and since when.
@@ -186,8 +175,6 @@ impl Partition {
             is_known: false,
             next_sequence: Sequence(0),
             sent_to: None,
-            last_bytes: 0,
-            idle_since: None,
             sent_at: None,
             known: None,
             backoff,
@@ -234,17 +221,11 @@ impl Partition {
     /// When the open batch is to be sent, full or not, provided that there is room in flight.
     fn open_due(&self, pace: Pace) -> Option<Instant> {
         let open = self.open.as_ref()?;
-        let is_idle = self.under_way.is_empty() && self.sealed.is_empty();
         let wait = if self.urgent {
             Duration::ZERO
         } else if !pace.linger.is_zero() {
             pace.linger
-        } else if is_idle && self.idle_since < Some(open.opened) {
-            // Whoever waits for an answer before the next record is no stream.
-            Duration::ZERO
-        } else if self.last_bytes >= STREAM_BYTES {
-            STREAM_WAIT
-        } else if is_idle {
+        } else if self.under_way.is_empty() && self.sealed.is_empty() {
             Duration::ZERO
         } else {
             BUSY_WAIT
@@ -400,7 +381,6 @@ impl Partition {
             };
             let number = self.next_number;
             self.next_number += 1;
-            self.last_bytes = unsent.memory;
             let records = unsent.builder.record_count();
             let stamp = identity.stamp(self.next_sequence);
             self.next_sequence = self.next_sequence.plus(records);
@@ -485,15 +465,11 @@ impl Partition {
     }
 
     /// The batch is written: the next failure begins with a short pause.
-    pub(super) fn end_written(&mut self, number: u64, now: Instant) -> Option<Ended> {
+    pub(super) fn end_written(&mut self, number: u64) -> Option<Ended> {
         self.backoff.reset();
         self.obstacle = None;
         self.is_known = true;
-        let ended = self.end(number)?;
-        if self.under_way.is_empty() {
-            self.idle_since = Some(now);
-        }
-        Some(ended)
+        self.end(number)
     }
 
     /// Takes out what was opened before `oldest`: its time is over.
@@ -551,6 +527,3 @@ impl From<Unsent> for Ended {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

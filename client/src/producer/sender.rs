@@ -377,7 +377,7 @@ impl Sender {
                     base_offset: produced.offset,
                     log_append_time: produced.log_append_time,
                 };
-                if let Some(ended) = partition.end_written(key.number, now) {
+                if let Some(ended) = partition.end_written(key.number) {
                     accumulator.decide(ended, Ok(position));
                 }
                 self.refresh_backoff.reset();
