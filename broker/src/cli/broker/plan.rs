@@ -254,6 +254,20 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_leads_cannot_be_moved() {
+        let cluster = cluster(&[(1, ""), (2, ""), (3, "")]);
+        let mut topics = [topic(&[&[2], &[3]])];
+        topics[0].partitions[1].leader = None;
+        // Only what the leaving broker keeps is in the way.
+        assert!(plan(&cluster, &topics, BrokerId(2)).is_ok());
+        let refused = plan(&cluster, &topics, BrokerId(3)).unwrap_err();
+        assert_eq!(
+            (refused.partition, refused.why),
+            (PartitionId(1), Why::NoLeader)
+        );
+    }
+
+    #[test]
     fn what_moves_already_is_waited_for_and_what_it_becomes_counts() {
         let cluster = cluster(&[(1, ""), (2, ""), (3, ""), (4, "")]);
         let mut topics = [topic(&[&[2, 1, 3], &[1, 3, 2]])];
