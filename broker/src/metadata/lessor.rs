@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicI32, Ordering},
     },
     time::Duration,
 };
@@ -64,8 +64,8 @@ const CALL_PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Lessor {
     base: Instant,
     tenure: Mutex<Option<Tenure>>,
-    /// Leadership is handed over.
-    abdicated: AtomicBool,
+    /// The newest term in which leadership is handed over.
+    abdicated: AtomicI32,
     /// Something is due before the next look.
     news: Notify,
     /// The brokers that told of damaged copies last.
@@ -111,7 +111,7 @@ impl Lessor {
         Arc::new(Self {
             base: Instant::now(),
             tenure: Mutex::new(None),
-            abdicated: AtomicBool::new(false),
+            abdicated: AtomicI32::new(-1),
             news: Notify::new(),
             damaged: Mutex::default(),
         })
@@ -200,9 +200,9 @@ impl Lessor {
         }
     }
 
-    /// Leadership is handed over, for good in this process: nothing is granted any more.
-    pub(super) fn abdicate(&self) {
-        self.abdicated.store(true, Ordering::Release);
+    /// Leadership is handed over, in `term` and those before: nothing is granted any more in them.
+    pub(super) fn abdicate(&self, term: LeaderEpoch) {
+        self.abdicated.fetch_max(term.0, Ordering::AcqRel);
         self.end();
     }
 
@@ -477,8 +477,8 @@ impl MetadataLog {
             };
             drop(metrics.borrow_and_update());
             let leads = self.leads_settled(&raft);
-            let may_lead = !alone && !self.lessor.abdicated.load(Ordering::Acquire);
-            match leads.filter(|_| may_lead) {
+            let abdicated = self.lessor.abdicated.load(Ordering::Acquire);
+            match leads.filter(|term| !alone && term.0 > abdicated) {
                 Some(term) => self.look(term, &peers, process).await,
                 None => self.lessor.end(),
             }

@@ -16,12 +16,11 @@ use strandline_protocol::{
 };
 
 use openraft::{Instant as _, ServerState, async_runtime::watch::WatchReceiver as _};
-use strandline_storage::directory::RaftId;
 use tokio::time::timeout;
 
 use super::{
     MetadataLog,
-    quorum::{Raft, wire},
+    quorum::{Raft, successor, wire},
 };
 
 /// How old the answers of a majority may be for leases to be granted. Less than what voters wait
@@ -30,9 +29,6 @@ const QUORUM_ACKED_MAX: Duration = Duration::from_millis(400);
 
 /// How often somebody who waits for the member to start looks.
 const START_POLL: Duration = Duration::from_millis(10);
-
-/// After how long without an answer a voter is not asked to lead.
-const SILENCE_MAX: Duration = Duration::from_millis(500);
 
 /// Who decides about the metadata now, as far as this broker knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,11 +159,13 @@ impl MetadataLog {
     /// Has another voter lead the quorum, if this one does and another one can. Waits until it
     /// does, or for `patience`.
     pub async fn hand_over(&self, patience: Duration) {
-        let Some((raft, successor)) = self.member.get().zip(self.successor()) else {
+        let successor = self.member.get().and_then(successor);
+        let Some((raft, successor)) = self.member.get().zip(successor) else {
             return;
         };
-        // Whoever comes next may lead before this one hears of it: no lease is granted any more.
-        self.lessor.abdicate();
+        // Whoever comes next may lead before this one hears of it: no lease is granted any more,
+        // by this process.
+        self.lessor.abdicate(LeaderEpoch(i32::MAX));
         if let Err(error) = raft.trigger().transfer_leader(successor).await {
             tracing::debug!("the leadership of the quorum is not handed over: {error}");
             return;
@@ -183,24 +181,6 @@ impl MetadataLog {
         if timeout(patience, handed).await.is_err() {
             tracing::warn!("no other voter has become the controller in {patience:?}");
         }
-    }
-
-    /// The voter that has most of the log, if this one leads.
-    fn successor(&self) -> Option<RaftId> {
-        let metrics = self.member.get()?.metrics();
-        let metrics = metrics.borrow_watched();
-        let replication = metrics.replication.as_ref()?;
-        let heard = metrics.heartbeat.as_ref()?;
-        let membership = metrics.membership_config.membership();
-        let others = membership.voter_ids().filter(|id| *id != metrics.id);
-        let alive = others.filter(|id| {
-            let heard = heard.get(id).and_then(Option::as_ref);
-            heard.is_some_and(|heard| heard.elapsed() < SILENCE_MAX)
-        });
-        alive.max_by_key(|id| {
-            let matched = replication.get(id).and_then(Option::as_ref);
-            matched.map(openraft::LogId::index)
-        })
     }
 
     /// This member, once it has started. Cancel safe.

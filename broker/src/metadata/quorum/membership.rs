@@ -6,7 +6,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use openraft::{ChangeMembers, ServerState, async_runtime::watch::WatchReceiver as _};
+use openraft::{
+    ChangeMembers, Instant as _, ServerState, async_runtime::watch::WatchReceiver as _,
+};
 use strandline_core::metadata::{
     Image, Voter,
     quorum_plan::{self, Liveness, Peer, Progress, Settled, Situation, Step},
@@ -31,6 +33,9 @@ const LAG_MAX: u64 = 100;
 /// How long a step may take before it is decided anew.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// After how long without an answer a voter is not asked to lead.
+const SILENCE_MAX: Duration = Duration::from_millis(500);
+
 /// Runs for as long as the group does.
 pub(in crate::metadata) async fn keep_members(raft: Raft, public: Public, lessor: Arc<Lessor>) {
     let (mut images, mut metrics) = (public.watch(), raft.server_metrics());
@@ -41,6 +46,9 @@ pub(in crate::metadata) async fn keep_members(raft: Raft, public: Public, lessor
         let alone = is_alone(&image);
         if let Some(step) = next_step(&raft, &image, &lessor) {
             take(&raft, step).await;
+        }
+        if let Some(term) = voted_out(&raft) {
+            hand_over(&raft, &lessor, term).await;
         }
         tokio::select! {
             changed = images.changed() => if changed.is_err() {
@@ -66,8 +74,8 @@ fn next_step(raft: &Raft, image: &Image, lessor: &Lessor) -> Option<Step> {
     let settled = metrics.membership_config == metrics.committed_membership_config;
     let membership = metrics.membership_config.membership();
     let membership = core_membership(image.cluster(), membership).ok()?;
-    // Who was voted out leads until the next leader is there, and changes nothing more: what it
-    // proposed would be of no member.
+    // Who was voted out hands over, and changes nothing more: what it proposed would be of no
+    // member.
     let votes = |voter: &Voter| voter.raft_id == metrics.id.0;
     let mut voters = membership.voters.iter().chain(&membership.voters_before);
     if !voters.any(votes) {
@@ -106,6 +114,51 @@ fn next_step(raft: &Raft, image: &Image, lessor: &Lessor) -> Option<Step> {
         wanted: image.wanted_voters(),
     };
     quorum_plan::next_step(&situation)
+}
+
+/// The term that this member leads although it was voted out, and that is committed. Nobody else
+/// is elected while it sends heartbeats.
+fn voted_out(raft: &Raft) -> Option<LeaderEpoch> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let settled = metrics.membership_config == metrics.committed_membership_config;
+    let mut voters = metrics.membership_config.membership().voter_ids();
+    let leads = metrics.state == ServerState::Leader && metrics.vote.is_committed();
+    let is_out = leads && settled && voters.all(|voter| voter != metrics.id);
+    is_out.then_some(LeaderEpoch(metrics.current_term))
+}
+
+/// Has a voter lead instead. If that fails, it is tried again with the next look.
+async fn hand_over(raft: &Raft, lessor: &Lessor, term: LeaderEpoch) {
+    let Some(successor) = successor(raft) else {
+        return;
+    };
+    tracing::info!(%term, "this controller votes no more, and hands over");
+    // The next one may lead before this one hears of it.
+    lessor.abdicate(term);
+    if let Err(error) = raft.trigger().transfer_leader(successor).await {
+        tracing::warn!("the leadership of the quorum is not handed over: {error}");
+    }
+    // What comes of it takes a moment.
+    sleep(LOOK_EVERY).await;
+}
+
+/// The other voter that has most of the log, if this member leads.
+pub(in crate::metadata) fn successor(raft: &Raft) -> Option<RaftId> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let replication = metrics.replication.as_ref()?;
+    let heard = metrics.heartbeat.as_ref()?;
+    let membership = metrics.membership_config.membership();
+    let others = membership.voter_ids().filter(|id| *id != metrics.id);
+    let alive = others.filter(|id| {
+        let heard = heard.get(id).and_then(Option::as_ref);
+        heard.is_some_and(|heard| heard.elapsed() < SILENCE_MAX)
+    });
+    alive.max_by_key(|id| {
+        let matched = replication.get(id).and_then(Option::as_ref);
+        matched.map(openraft::LogId::index)
+    })
 }
 
 async fn take(raft: &Raft, step: Step) {

@@ -29,7 +29,7 @@ use strandline_storage::directory::RaftId;
 
 pub(super) use failure::Failing;
 pub(super) use machine::{FAILED, Machine, Proposal, Public};
-pub(super) use membership::keep_members;
+pub(super) use membership::{keep_members, successor};
 pub(super) use network::{NoPeers, PeerNetwork};
 #[cfg(strandline_sim)]
 pub(super) use observed::started;
