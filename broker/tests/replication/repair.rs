@@ -130,6 +130,14 @@ fn positions(cluster: &Cluster, id: usize) -> Vec<u64> {
     positions
 }
 
+/// Stops all, and holds what the others keep against what one keeps.
+async fn same_on_all(cluster: &mut Cluster, id: usize) {
+    cluster.stop_all().await;
+    for other in [1, 2, 3] {
+        assert!(cluster.batches(id, TOPIC) == cluster.batches(other, TOPIC));
+    }
+}
+
 async fn with_many_batches() -> (Cluster, Offset) {
     let cluster = Cluster::of_three().await;
     cluster.create(TOPIC, &[]).await;
@@ -180,11 +188,7 @@ async fn a_leader_gets_back_what_rots() {
     })
     .await;
     read_all(&cluster, leader, end).await;
-    let others: Vec<usize> = [1, 2, 3].into_iter().filter(|id| *id != leader).collect();
-    cluster.stop_all().await;
-    for other in others {
-        assert!(cluster.batches(leader, TOPIC) == cluster.batches(other, TOPIC));
-    }
+    same_on_all(&mut cluster, leader).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,11 +203,7 @@ async fn what_was_taken_out_of_one_replica_comes_back_from_another() {
     cluster.in_sync(TOPIC, 3).await;
     caught_up(&cluster, TOPIC).await;
     read_all(&cluster, leader, end).await;
-    let others: Vec<usize> = [1, 2, 3].into_iter().filter(|id| *id != leader).collect();
-    cluster.stop_all().await;
-    for other in others {
-        assert!(cluster.batches(leader, TOPIC) == cluster.batches(other, TOPIC));
-    }
+    same_on_all(&mut cluster, leader).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
