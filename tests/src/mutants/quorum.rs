@@ -21,7 +21,7 @@ use std::{
 use machine::Machine;
 use strandline_broker::settings::Settings;
 use strandline_client::{Client, ClientError, ClientOptions};
-use strandline_protocol::{ErrorClass, ErrorCode, messages::NewTopic};
+use strandline_protocol::{ErrorClass, ErrorCode, Offset, messages::NewTopic};
 use strandline_storage::fs::simulated::SimulatedDisk;
 use tokio::runtime::Runtime;
 
@@ -369,12 +369,23 @@ impl Cluster {
 
     /// Nothing that was shown is gone, as nobody has deleted anything.
     fn check_shown(&self) -> Result<(), String> {
-        let image = self.machines[0].image()?.ok_or("broker 1 does not serve")?;
         let running = self.machines.iter().flat_map(Machine::shown);
-        let gone = running
-            .chain(self.shown.iter().cloned())
-            .find(|name| image.topic(name).is_none());
-        match gone {
+        let shown: BTreeSet<String> = running.chain(self.shown.iter().cloned()).collect();
+        let mut newest = Offset(-1);
+        for machine in &self.machines {
+            newest = machine
+                .image()?
+                .map_or(newest, |it| it.version().max(newest));
+        }
+        // What a machine shows is looked at now and then: the first may be behind the others.
+        let mut image = None;
+        until(|| {
+            image = self.machines[0].image()?;
+            let version = image.as_ref().map(|image| image.version());
+            Ok((version < Some(newest)).then(|| format!("broker 1 shows {version:?}")))
+        })?;
+        let image = image.ok_or("broker 1 does not serve")?;
+        match shown.iter().find(|name| image.topic(name).is_none()) {
             Some(name) => Err(format!("topic {name} was shown by a broker and is gone")),
             None => Ok(()),
         }
