@@ -21,9 +21,6 @@ use strandline_storage::{
 
 use super::{Partition, state::Inner};
 
-/// Up to how many bytes are appended where they arrive; more would hold up other tasks.
-const QUICK_BYTES: usize = 256 << 10;
-
 /// Where a follower stands: what its next fetch says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchPosition {
@@ -74,14 +71,13 @@ impl Partition {
         Some((position.leader_epoch, position.durable_offset))
     }
 
-    /// Whether [`Partition::take_fetched`] will wait for the disk, or take long: to be called where
-    /// that holds up nobody.
+    /// Whether [`Partition::take_fetched`] will wait for the disk, or do more than append: to be
+    /// called where that holds up nobody.
     #[must_use]
     pub fn is_slow_to_take(&self, told: &ReplicaFetchedPartition, batches: &[u8]) -> bool {
         let inner = self.inner.lock();
         let epoch = inner.log.as_ref().and_then(Log::latest_epoch);
-        batches.len() > QUICK_BYTES
-            || !told.failure.error.is_none()
+        !told.failure.error.is_none()
             || told.diverging.is_some()
             || told.gap.is_some()
             || told.log_start_offset > inner.replica.marks().log_start

@@ -36,10 +36,14 @@ use crate::{
 const ANSWER_BYTES_MAX: u32 = 8 << 20;
 
 /// How much of one partition, in bytes.
-const PARTITION_BYTES_MAX: u32 = 4 << 20;
+const PARTITION_BYTES_MAX: u32 = 2 << 20;
 
 /// How many partitions of an answer are taken in where it arrives.
 const QUICK_PARTITIONS: usize = 64;
+
+/// How many bytes of it: what one partition may have. To wake another thread for that, which has
+/// none of it in its cache, takes longer than it would hold up other tasks.
+const QUICK_BYTES: usize = 2 << 20;
 
 /// In how many places at once the partitions of an answer wait for the disk.
 const SLOW_AT_ONCE: usize = 8;
@@ -309,6 +313,7 @@ impl Fetcher {
         self.failures = 0;
         self.session.answered(response.session_id);
         let (mut quick, mut slow) = (Vec::new(), Vec::new());
+        let mut quick_bytes = 0;
         let mut rest = payload;
         let (image, now) = (self.shared.metadata.image(), Instant::now());
         for fetched in response.partitions {
@@ -337,10 +342,12 @@ impl Fetcher {
                 batches,
             };
             if quick.len() >= QUICK_PARTITIONS
+                || quick_bytes + bytes > QUICK_BYTES
                 || told.partition.is_slow_to_take(&told.fetched, &told.batches)
             {
                 slow.push(told);
             } else {
+                quick_bytes += bytes;
                 quick.push(told);
             }
         }

@@ -195,26 +195,34 @@ fn lose_one(cluster: &mut Cluster) {
     cluster.wait_for_health();
 }
 
+/// The controller leaves: another broker has to decide before it may.
 fn decommission(cluster: &mut Cluster) {
-    let text = cluster.must("broker decommission 4 --dry-run");
-    assert!(text.contains("would move from broker 4"), "{text}");
-    let mut child = cluster.begin("broker decommission 4");
-    wait_until("nothing is left to be moved", || {
+    let controller = |json: &serde_json::Value| json["controller"].as_i64();
+    let id = controller(&cluster.json("cluster describe --output json")).unwrap();
+    let text = cluster.must(&format!("broker decommission {id} --dry-run"));
+    let moves = format!("move from broker {id}");
+    assert!(text.contains(&format!("would {moves}")), "{text}");
+    let mut child = cluster.begin(&format!("broker decommission {id}"));
+    wait_until("it keeps and decides nothing", || {
         let json = cluster.json("cluster describe --output json");
         let brokers = json["brokers"].as_array().cloned().unwrap_or_default();
-        let leaving = brokers.iter().find(|broker| broker["broker"] == 4);
+        let leaving = brokers.iter().find(|broker| broker["broker"] == id);
         let voters = json["members"].as_array().cloned().unwrap_or_default();
-        let votes = |it: &&serde_json::Value| it["broker"] == 4 && it["role"] != "learner";
-        leaving.is_some_and(|it| it["keeps"] == 0) && !voters.iter().any(|it| votes(&it))
+        let votes = |it: &&serde_json::Value| it["broker"] == id && it["role"] != "learner";
+        let decides = controller(&json).is_none_or(|other| other == id);
+        let is_out = !decides && !voters.iter().any(|it| votes(&it));
+        is_out && leaving.is_some_and(|it| it["keeps"] == 0)
     });
-    let (status, log) = cluster.running.remove(&4).unwrap().stop();
+    let key = i32::try_from(id).unwrap();
+    let (status, log) = cluster.running.remove(&key).unwrap().stop();
     assert!(status.success(), "{log}");
     wait_until("it is struck off", || child.try_wait().unwrap().is_some());
     let (code, text, error) = ended(&child.wait_with_output().unwrap());
     assert_eq!(code, Some(0), "{text}{error}");
-    assert!(text.ends_with("broker 4 is struck off\n"), "{text}");
-    assert!(error.contains("move from broker 4"), "{error}");
-    cluster.setups.remove(&4);
+    let says = format!("broker {id} is struck off\n");
+    assert!(text.ends_with(&says), "{text}");
+    assert!(error.contains(&moves), "{error}");
+    cluster.setups.remove(&key);
     cluster.wait_for_health();
     for partition in 0..4 {
         let it = cluster.partition("orders", partition);
@@ -227,7 +235,8 @@ fn decommission(cluster: &mut Cluster) {
     let records = cluster.must("consume orders --exit-at-end --format %p@%o");
     assert!(records.lines().count() >= 7_000);
     // With three brokers left nobody can be spared.
-    let (code, _, error) = cluster.run("broker decommission 3");
+    let other = cluster.setups.keys().next().unwrap();
+    let (code, _, error) = cluster.run(&format!("broker decommission {other}"));
     assert_eq!(code, Some(1), "{error}");
     assert!(error.contains("nothing is moved"), "{error}");
 }
@@ -301,4 +310,24 @@ fn move_slowly(cluster: &Cluster) {
     assert!((2.0..20.0).contains(&took), "{took} s");
     let records = cluster.must("consume heavy --exit-at-end --format %o");
     assert_eq!(records.lines().count(), 8_800, "with the warm-up");
+    lift_limit(cluster, other, lies_on);
+}
+
+/// A limit under which a move would take hours is lifted while it is under way.
+fn lift_limit(cluster: &Cluster, from: i64, to: i64) {
+    let words = format!("topic reassign heavy --partition 0 --replicas {to}");
+    let mut child = cluster.begin(&format!("{words} --throttle 1KB"));
+    wait_until("the limit is in force", || {
+        let json = cluster.json("cluster describe --output json");
+        json["throttle_bytes_per_second"] == 1_000
+    });
+    let before = cluster.partition("heavy", 0);
+    assert_eq!(ids(&before["isr"]), [from], "{before}");
+    let text = cluster.must(&format!("{words} --throttle 0"));
+    assert!(text.ends_with(&format!("lies on brokers {to}\n")), "{text}");
+    wait_until("whoever asked first hears of it", || {
+        child.try_wait().unwrap().is_some()
+    });
+    let (code, text, error) = ended(&child.wait_with_output().unwrap());
+    assert_eq!(code, Some(0), "{text}{error}");
 }
