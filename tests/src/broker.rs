@@ -273,10 +273,11 @@ impl Broker {
         self.signal(Signal::STOP);
         let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
         let is_stopped = |task: PathBuf| {
-            // The state follows the name, which is in brackets and may hold anything.
+            // The state follows the name, which is in brackets and may hold anything. It is a small
+            // letter while somebody traces the process.
             let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
             let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
-            state.is_none_or(|state| state.starts_with('T'))
+            state.is_none_or(|state| state.starts_with(['T', 't']))
         };
         wait_until("the broker's pause", || {
             let tasks = std::fs::read_dir(&tasks).expect("its threads");

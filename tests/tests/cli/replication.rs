@@ -313,21 +313,38 @@ fn move_slowly(cluster: &Cluster) {
     lift_limit(cluster, other, lies_on);
 }
 
-/// A limit under which a move would take hours is lifted while it is under way.
+/// A move under a limit that would take hours is cancelled; then the limit is lifted while it is
+/// under way.
 fn lift_limit(cluster: &Cluster, from: i64, to: i64) {
     let words = format!("topic reassign heavy --partition 0 --replicas {to}");
-    let mut child = cluster.begin(&format!("{words} --throttle 1KB"));
-    wait_until("the limit is in force", || {
-        let json = cluster.json("cluster describe --output json");
-        json["throttle_bytes_per_second"] == 1_000
-    });
-    let before = cluster.partition("heavy", 0);
-    assert_eq!(ids(&before["isr"]), [from], "{before}");
+    let begin = || {
+        let child = cluster.begin(&format!("{words} --throttle 1KB"));
+        wait_until("the replica is being added under the limit", || {
+            let json = cluster.json("cluster describe --output json");
+            let replicas = ids(&cluster.partition("heavy", 0)["replicas"]);
+            json["throttle_bytes_per_second"] == 1_000 && replicas.contains(&to)
+        });
+        child
+    };
+    let end = |mut child: Child| {
+        wait_until("whoever asked for it hears of it", || {
+            child.try_wait().unwrap().is_some()
+        });
+        ended(&child.wait_with_output().unwrap())
+    };
+    let child = begin();
+    let text = cluster.must("topic reassign heavy --partition 0 --cancel");
+    let says = format!("is not moved any more; it lies on brokers {from}\n");
+    assert!(text.ends_with(&says), "{text}");
+    let (code, text, error) = end(child);
+    assert_eq!(code, Some(1), "{text}{error}");
+    assert!(error.contains("somebody cancelled this move"), "{error}");
+
+    let child = begin();
+    assert_eq!(ids(&cluster.partition("heavy", 0)["isr"]), [from]);
     let text = cluster.must(&format!("{words} --throttle 0"));
-    assert!(text.ends_with(&format!("lies on brokers {to}\n")), "{text}");
-    wait_until("whoever asked first hears of it", || {
-        child.try_wait().unwrap().is_some()
-    });
-    let (code, text, error) = ended(&child.wait_with_output().unwrap());
+    let says = format!("lies on brokers {to}\n");
+    assert!(text.ends_with(&says), "{text}");
+    let (code, text, error) = end(child);
     assert_eq!(code, Some(0), "{text}{error}");
 }

@@ -69,7 +69,7 @@ impl ReassignArguments {
         check_partition(&topic, Some(self.partition))?;
         let id = PartitionId(self.partition);
         let admin = client.admin();
-        let to = BTreeMap::from([(id, (!self.cancel).then_some(wanted))]);
+        let to = BTreeMap::from([(id, (!self.cancel).then(|| wanted.clone()))]);
         let throttle = self
             .throttle
             .map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
@@ -85,11 +85,22 @@ impl ReassignArguments {
         let now = describe(&client, name).await?;
         let found = now.partitions.iter().find(|it| it.id == id);
         let replicas = found.map_or(&[][..], |it| it.replicas.as_slice());
+        let is_as_wanted = self.no_wait || self.cancel || replicas == wanted;
         let replicas: Vec<String> = replicas.iter().map(ToString::to_string).collect();
         let replicas = replicas.join(", ");
+        if !is_as_wanted {
+            return Err(CommandError::failure(format!(
+                "{name} partition {partition} lies on brokers {replicas}: somebody cancelled this \
+                 move, or gave it another goal"
+            ))
+            .hint(format!(
+                "`strandline topic describe {name}` shows where its replicas are; ask again if \
+                 they shall move"
+            )));
+        }
         let done = match (self.no_wait, self.cancel) {
             (true, _) => "moves; its replicas are now",
-            (false, true) => "is where it was: on brokers",
+            (false, true) => "is not moved any more; it lies on brokers",
             (false, false) => "lies on brokers",
         };
         print_text(&format!("{name} partition {partition} {done} {replicas}\n"))
