@@ -155,7 +155,12 @@ impl From<ClientError> for CommandError {
                 reason,
             } => {
                 let behind = next_good.map_or_else(
-                    || "`strandline log verify` on the broker's machine tells more".to_owned(),
+                    || {
+                        "drain its leader and start it again: it checks its files anew, and \
+                         fetches what is damaged from another replica; `strandline log verify`, \
+                         while it is stopped, tells more"
+                            .to_owned()
+                    },
                     |next| {
                         format!(
                             "go on behind the damage: strandline consume {topic} --partition \

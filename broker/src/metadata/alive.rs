@@ -11,7 +11,7 @@ use std::{
     fmt::Display,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,6 +47,8 @@ pub(super) struct Own {
     epoch: watch::Sender<Option<BrokerEpoch>>,
     failed: Mutex<BTreeSet<DirectoryId>>,
     damaged: Mutex<BTreeSet<TopicPartition>>,
+    /// How many data directories lie on a full disk.
+    full: AtomicU32,
     recovering: AtomicBool,
     stopping: AtomicBool,
     may_stop: watch::Sender<bool>,
@@ -82,6 +84,7 @@ impl Own {
             epoch: watch::Sender::new(None),
             failed: Mutex::default(),
             damaged: Mutex::default(),
+            full: AtomicU32::new(0),
             recovering: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             may_stop: watch::Sender::new(false),
@@ -95,6 +98,11 @@ impl Own {
     /// A data directory of this broker has failed.
     pub(super) fn directory_failed(&self, directory: DirectoryId) {
         self.failed.lock().insert(directory);
+    }
+
+    /// How many data directories of this broker lie on a full disk.
+    pub(super) fn full(&self) -> u32 {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// As many as a heartbeat tells of at once; the next ones once these are whole again.
@@ -251,6 +259,11 @@ impl MetadataLog {
         self.own.damaged.lock().remove(&of);
     }
 
+    /// So many data directories of this broker lie on a full disk, which people are told of.
+    pub fn directories_full(&self, count: u32) {
+        self.own.full.store(count, Ordering::Relaxed);
+    }
+
     /// Whether this broker has not been let in yet, or was told that it is fenced.
     ///
     /// A lease that is over because nobody renewed it does not count: what only this broker keeps,
@@ -323,6 +336,7 @@ impl MetadataLog {
             offline: self.own.failed.lock().iter().copied().collect(),
             recovering: self.own.recovering.load(Ordering::Acquire),
             damaged: self.own.damaged(),
+            full: self.own.full(),
         };
         let sent = Instant::now();
         match (self.controller(), self.peers.clone()) {

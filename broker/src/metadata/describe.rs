@@ -39,7 +39,7 @@ impl MetadataLog {
                 .is_some_and(|known| !known.voters_before.is_empty()),
             brokers: image
                 .brokers()
-                .map(|broker| self.broker(&image, broker))
+                .map(|broker| self.broker(&image, broker, me))
                 .collect(),
             topics: count(image.topic_count()),
             partitions,
@@ -122,7 +122,7 @@ impl MetadataLog {
         }
     }
 
-    fn broker(&self, image: &Image, broker: &Broker) -> BrokerDescription {
+    fn broker(&self, image: &Image, broker: &Broker, me: BrokerId) -> BrokerDescription {
         let registration = &broker.registration;
         let id = registration.broker;
         let lease = self.lessor.of(id);
@@ -143,6 +143,11 @@ impl MetadataLog {
             duty: broker.duty,
             leads: count(image.led_count(id)),
             keeps: count(image.kept_count(id)),
+            full_directories: if id == me {
+                self.own.full()
+            } else {
+                self.lessor.full(id)
+            },
         }
     }
 }

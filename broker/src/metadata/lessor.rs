@@ -84,6 +84,8 @@ struct Tenure {
     wishes: BTreeSet<Wish>,
     visits: BTreeMap<BrokerId, Visit>,
     losses: Losses,
+    /// How many data directories of a broker lie on a full disk, where any does.
+    full: BTreeMap<BrokerId, u32>,
     /// When leaders were last given to where they are preferred.
     balanced: Duration,
 }
@@ -137,6 +139,13 @@ impl Lessor {
         tenure.as_ref()?.leases.of(broker, self.now())
     }
 
+    /// How many data directories of a broker lie on a full disk, as it told last.
+    pub(super) fn full(&self, broker: BrokerId) -> u32 {
+        let tenure = self.tenure.lock();
+        let full = tenure.as_ref().and_then(|tenure| tenure.full.get(&broker));
+        full.copied().unwrap_or(0)
+    }
+
     fn heartbeat(
         &self,
         request: &BrokerHeartbeatRequest,
@@ -165,6 +174,10 @@ impl Lessor {
                 self.news.notify_one();
             }
         }
+        match request.full {
+            0 => tenure.full.remove(&broker),
+            full => tenure.full.insert(broker, full),
+        };
         if known.is_some() && tenure.losses.reported(image, request) == News::Due {
             tenure.wishes.insert(Wish::TakeOut(broker, epoch));
             self.news.notify_one();
@@ -240,6 +253,7 @@ impl Lessor {
             wishes: BTreeSet::new(),
             visits: BTreeMap::new(),
             losses: Losses::default(),
+            full: BTreeMap::new(),
             balanced: self.now(),
         });
     }

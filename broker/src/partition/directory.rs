@@ -343,6 +343,12 @@ impl Directory {
         has_room
     }
 
+    /// Whether the last append found its disk full, and there is no room again.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
     /// Says so when a full disk has room again. Appends need no leave: each one tries.
     pub fn look_after_full_disk(&self) {
         if !self.full.load(Ordering::Relaxed) {

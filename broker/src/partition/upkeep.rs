@@ -74,7 +74,11 @@ impl Upkeep {
                 Some(directory) = self.failures.recv() => self.failed(directory),
                 _ = checkpoints.tick() => self.checkpoint().await,
                 _ = retention.tick() => self.retain().await,
-                _ = space.tick() => self.each(|directory| directory.look_after_full_disk()).await,
+                _ = space.tick() => {
+                    self.each(|directory| directory.look_after_full_disk()).await;
+                    let full = self.directories.iter().filter(|it| it.is_full()).count();
+                    self.metadata.directories_full(u32::try_from(full).unwrap_or(u32::MAX));
+                }
                 _ = slow.tick() => self.each(|directory| {
                     directory.write_checkpoint_for_kafka();
                     directory.look_after_space();

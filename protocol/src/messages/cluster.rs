@@ -84,6 +84,9 @@ pub struct BrokerHeartbeatRequest {
     /// opened. It is neither in sync nor eligible where another one is.
     #[serde(default, deserialize_with = "super::entries::bounded")]
     pub damaged: Vec<PartitionName>,
+    /// How many of its data directories lie on a full disk: appends there are refused.
+    #[serde(default)]
+    pub full: u32,
 }
 
 impl Request for BrokerHeartbeatRequest {
@@ -211,6 +214,10 @@ pub struct BrokerDescription {
     pub leads: u32,
     /// How many partitions it keeps.
     pub keeps: u32,
+    /// How many of its data directories lie on a full disk, as far as is known: appends there are
+    /// refused until there is space.
+    #[serde(default)]
+    pub full_directories: u32,
 }
 
 /// The state of the cluster.

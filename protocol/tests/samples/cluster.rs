@@ -161,6 +161,7 @@ fn registration(samples: &mut Samples) {
         offline: vec![DirectoryId([7; 16])],
         recovering: false,
         damaged: Vec::new(),
+        full: 0,
     };
     samples.request("", &heartbeat, &[]);
     let answer = BrokerHeartbeatResponse {
@@ -204,6 +205,7 @@ fn described() -> DescribeClusterResponse {
         duty: if id == 3 { Duty::Drained } else { Duty::Full },
         leads: 3,
         keeps: 4,
+        full_directories: 1,
     };
     DescribeClusterResponse {
         cluster_id: ClusterId(*b"cluster id bytes"),

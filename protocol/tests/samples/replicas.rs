@@ -114,6 +114,7 @@ fn broker(samples: &mut Samples) {
         offline: Vec::new(),
         recovering: true,
         damaged: vec![NAME],
+        full: 1,
     };
     samples.request("-recovering", &heartbeat, &[]);
 }

@@ -20,7 +20,10 @@ use crate::cli::{
     error::CommandError,
     output::{Rows, print_text},
     quantity::{counted, length},
-    topic::progress::{Moving, follow},
+    topic::{
+        progress::{Moving, follow},
+        reassign::without_leader,
+    },
 };
 
 /// How often it is looked whether the broker is gone.
@@ -93,16 +96,7 @@ fn stays(stuck: &Stuck, leaving: BrokerId) -> CommandError {
                  {partition} --replicas ..."
             ))
         }
-        Why::NoLeader => CommandError::failure(format!(
-            "{topic} partition {partition} has no leader, so that its records cannot be copied; \
-             nothing is moved"
-        ))
-        .hint(format!(
-            "start the brokers that have everything (strandline topic describe {topic}); if they \
-             are gone for good, give up what only they had: strandline topic elect-preferred \
-             {topic} --partition {partition} --unclean --accept-data-loss, or strandline topic \
-             delete {topic}"
-        )),
+        Why::NoLeader => without_leader(topic, *partition),
     }
 }
 

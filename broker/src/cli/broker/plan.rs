@@ -169,6 +169,7 @@ mod tests {
             duty: Duty::Full,
             leads: 0,
             keeps: 0,
+            full_directories: 0,
         });
         DescribeClusterResponse {
             cluster_id: ClusterId([1; 16]),

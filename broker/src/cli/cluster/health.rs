@@ -86,6 +86,7 @@ pub(super) fn examine(cluster: &DescribeClusterResponse) -> Health {
     closed(cluster, &mut findings);
     voters(cluster, &mut findings);
     brokers(cluster, &mut findings);
+    full(cluster, &mut findings);
     lacking(cluster, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
     let gravest = findings.iter().map(|finding| finding.verdict).max();
@@ -243,6 +244,24 @@ fn brokers(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Disks that take nothing more.
+fn full(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
+    for broker in cluster.brokers.iter().filter(|it| it.full_directories > 0) {
+        let (id, leads) = (broker.id, broker.leads);
+        findings.push(Finding {
+            verdict: Verdict::Degraded,
+            what: format!(
+                "a disk of broker {id} is full: what it leads ({leads} partitions) may take no \
+                 writes, and what it follows falls behind"
+            ),
+            remedy: format!(
+                "free space there, or delete records (`strandline topic trim`) or topics: writing \
+                 goes on by itself; have others lead meanwhile: strandline broker drain {id}"
+            ),
+        });
+    }
+}
+
 /// Partitions that take no writes which all replicas acknowledge.
 fn closed(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     let (under_min_isr, leaderless) = (
@@ -299,9 +318,11 @@ fn partitions(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     };
     let are_active = |broker: &BrokerDescription| broker.state == BrokerState::Active;
     let remedy = if cluster.brokers.iter().all(are_active) {
-        "every broker is there, so their directories are not: look at the logs of the brokers that \
-         keep them (`strandline topic describe` names them); what was only on a disk that is lost \
-         is gone: delete those topics"
+        "every broker is there, so directories are not that had everything: look at the logs of \
+         the brokers that keep them (`strandline topic describe` names them), and bring the disk \
+         back. If it is gone for good, what was only there is lost: keep what another replica has \
+         (strandline topic elect-preferred NAME --partition P --unclean --accept-data-loss), and \
+         delete topics that no other one has"
     } else {
         "start the brokers that keep them: `strandline topic describe` names them"
     };

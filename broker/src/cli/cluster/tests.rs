@@ -38,6 +38,7 @@ fn broker(id: i32, state: BrokerState, lease_ms: Option<u64>) -> BrokerDescripti
         duty: Duty::Full,
         leads: 4,
         keeps: 4,
+        full_directories: 0,
     }
 }
 
@@ -169,7 +170,13 @@ fn every_fault_is_told_with_what_to_do() {
     assert!(text.contains("start the brokers that keep them"));
 
     let (_, text) = after(|cluster| cluster.partitions_without_leader = 4);
-    assert!(text.contains("every broker is there, so their directories are not"));
+    assert!(text.contains("every broker is there, so directories are not that had everything"));
+    assert!(text.contains("--unclean --accept-data-loss"));
+
+    let (verdict, text) = after(|cluster| cluster.brokers[1].full_directories = 1);
+    assert_eq!(verdict, Verdict::Degraded);
+    assert!(text.contains("- a disk of broker 2 is full: what it leads (4 partitions)"));
+    assert!(text.contains("strandline broker drain 2\n"));
 
     let (verdict, text) = after(|cluster| cluster.members[2].log_end = Some(Offset(-9_880)));
     assert_eq!(verdict, Verdict::Degraded);

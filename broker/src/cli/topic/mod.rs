@@ -3,7 +3,7 @@
 mod change;
 mod elect;
 pub(super) mod progress;
-mod reassign;
+pub(in crate::cli) mod reassign;
 mod show;
 
 use clap::{Args, Subcommand};

@@ -20,7 +20,8 @@ use crate::cli::{
 /// before raise the replication factor, fewer lower it. The first broker is the preferred leader.
 ///
 /// The command shows how far it is and ends when it is done. If it is interrupted, the move goes on
-/// by itself: the same command shows it again, and --cancel takes it back.
+/// by itself: the same command shows it again, and --cancel takes it back. The order of the
+/// replicas may be another one then, and with it the preferred leader: the next reassign sets it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -68,6 +69,10 @@ impl ReassignArguments {
         let topic = describe(&client, &self.name).await?;
         check_partition(&topic, Some(self.partition))?;
         let id = PartitionId(self.partition);
+        let leader = topic.partitions.iter().find(|it| it.id == id);
+        if !self.cancel && leader.is_some_and(|it| it.leader.is_none()) {
+            return Err(without_leader(&self.name, id));
+        }
         let admin = client.admin();
         let to = BTreeMap::from([(id, (!self.cancel).then(|| wanted.clone()))]);
         let throttle = self
@@ -105,4 +110,17 @@ impl ReassignArguments {
         };
         print_text(&format!("{name} partition {partition} {done} {replicas}\n"))
     }
+}
+
+/// Why nothing of a partition can be moved that nobody leads.
+pub(in crate::cli) fn without_leader(topic: &str, partition: PartitionId) -> CommandError {
+    CommandError::failure(format!(
+        "{topic} partition {partition} has no leader, so that its records cannot be copied; \
+         nothing is moved"
+    ))
+    .hint(format!(
+        "start the brokers that have everything (strandline topic describe {topic}); if they are \
+         gone for good, give up what only they had: strandline topic elect-preferred {topic} \
+         --partition {partition} --unclean --accept-data-loss, or strandline topic delete {topic}"
+    ))
 }

@@ -61,7 +61,11 @@ pub(super) fn reassign(
             failure,
         });
     }
+    // Who is refused everything has changed nothing, not the limit either.
+    let is_refused = |outcome: &PartitionOutcome| !outcome.failure.error.is_none();
+    let nothing_begins = !outcomes.is_empty() && outcomes.iter().all(is_refused);
     let throttle = request.throttle_bytes_per_second;
+    let throttle = throttle.filter(|_| !nothing_begins);
     let throttle = throttle.filter(|limit| *limit != image.replication_throttle().unwrap_or(0));
     let mut records: Vec<Record> = throttle
         .map(|bytes_per_second| Record::ReplicationThrottled { bytes_per_second })
