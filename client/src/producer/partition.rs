@@ -244,7 +244,7 @@ impl Partition {
         let oldest = self.under_way.front().map(|it| it.opened);
         let unsent = self.sealed.front().or(self.open.as_ref());
         let oldest = oldest.into_iter().chain(unsent.map(|it| it.opened)).min();
-        let due = if self.under_way.len() < pace.in_flight_max {
+        let due = if self.span() < pace.in_flight_max {
             self.open_due(pace)
         } else {
             None
@@ -267,8 +267,19 @@ impl Partition {
         if self.under_way.iter().any(|it| it.stage == Stage::Ready) {
             return !self.any_out();
         }
-        self.under_way.len() < self.in_flight_max(pace)
+        self.span() < self.in_flight_max(pace)
             && (!self.sealed.is_empty() || self.open_due(pace).is_some_and(|due| due <= now))
+    }
+
+    /// How many batches there are from the oldest that is under way on, whichever of them were
+    /// answered. A broker recognises the last five of a producer: behind more, a retry of the
+    /// oldest would have no answer but that its outcome is unknown.
+    fn span(&self) -> usize {
+        let oldest = self
+            .under_way
+            .front()
+            .map_or(self.next_number, |it| it.number);
+        usize::try_from(self.next_number.saturating_sub(oldest)).unwrap_or(usize::MAX)
     }
 
     /// How many batches may be under way.
@@ -366,7 +377,7 @@ impl Partition {
     }
 
     fn take_new(&mut self, now: Instant, pace: Pace, newest: Identity, jobs: &mut Vec<Job>) {
-        while self.under_way.len() < self.in_flight_max(pace) {
+        while self.span() < self.in_flight_max(pace) {
             if self.under_way.is_empty() && self.identity != Some(newest) {
                 self.adopt(newest);
             }
@@ -527,3 +538,6 @@ impl From<Unsent> for Ended {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
