@@ -65,8 +65,8 @@ pub(super) fn reassign(
     let is_refused = |outcome: &PartitionOutcome| !outcome.failure.error.is_none();
     let nothing_begins = !outcomes.is_empty() && outcomes.iter().all(is_refused);
     let throttle = request.throttle_bytes_per_second;
-    let throttle = throttle.filter(|_| !nothing_begins);
-    let throttle = throttle.filter(|limit| *limit != image.replication_throttle().unwrap_or(0));
+    let is_new = |limit: &u64| *limit != image.replication_throttle().unwrap_or(0);
+    let throttle = throttle.filter(|limit| !nothing_begins && is_new(limit));
     let mut records: Vec<Record> = throttle
         .map(|bytes_per_second| Record::ReplicationThrottled { bytes_per_second })
         .into_iter()
