@@ -26,7 +26,10 @@ use strandline_protocol::{
         DescribeClusterResponse, MetadataRequest, NewTopic, Peer, Purpose,
     },
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    net::TcpSocket,
+    time::{Instant, sleep, timeout},
+};
 
 /// How long anything may take, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -234,7 +237,12 @@ async fn a_cluster_goes_on_without_its_controller_which_comes_back() {
     // And all of them at once, none of which can serve alone. Two keep their ports, in that those
     // that come back name each other.
     let since = Instant::now();
-    let (first, second) = (settings_at(&cluster, 1), settings_at(&cluster, 2));
+    let kept = [keep_an_address(), keep_an_address()];
+    let both = kept
+        .each_ref()
+        .map(|it| it.local_addr().unwrap().to_string());
+    let at = |id: usize| settings(&cluster.data(id), id, &both, &[("listen", &both[id - 1])]);
+    let (first, second) = (at(1), at(2));
     // If one does not start, the other one waits for it without end.
     let both = async { tokio::try_join!(Server::start(first), Server::start(second)) };
     let (first, second) = timeout(PATIENCE, both).await.expect("in time").unwrap();
@@ -399,20 +407,13 @@ fn members(server: &Server) -> std::collections::BTreeSet<u64> {
         .collect()
 }
 
-/// Settings with a port that was free a moment ago, and both of the first two as bootstrap.
-fn settings_at(cluster: &Cluster, id: usize) -> Settings {
-    static PORTS: std::sync::OnceLock<[u16; 2]> = std::sync::OnceLock::new();
-    let ports = PORTS.get_or_init(|| {
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let listeners = [free(), free()];
-        listeners.map(|listener| listener.local_addr().unwrap().port())
-    });
-    let join: Vec<String> = ports
-        .iter()
-        .map(|port| format!("127.0.0.1:{port}"))
-        .collect();
-    let listen = join[id - 1].clone();
-    settings(&cluster.data(id), id, &join, &[("listen", &listen)])
+/// A socket that keeps an address for whoever listens there with `SO_REUSEADDR`, as brokers do: it
+/// is bound and never listens, and the system gives its port to nobody else.
+fn keep_an_address() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    socket
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

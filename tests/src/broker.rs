@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, OnceLock},
@@ -10,6 +10,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpSocket;
 
 /// How long a broker may take to become ready, or to stop, before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,14 +51,24 @@ pub fn strandline_binary() -> &'static Path {
     })
 }
 
-/// A port of 127.0.0.1 that was free a moment ago.
+/// A port of 127.0.0.1 that belongs to this process until it ends: a broker that it starts can
+/// listen there, again and again, and nobody else gets it in between.
+///
+/// A socket is bound to it and never listens. With `SO_REUSEADDR` on both, that keeps the system
+/// from giving the port to whoever asks for any or connects, and lets a listener have it.
 ///
 /// # Panics
-/// If none is.
+/// If none is free.
 #[must_use]
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+pub fn kept_port() -> u16 {
+    static KEPT: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("its option");
+    let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    socket.bind(any.into()).expect("a free port");
+    let port = socket.local_addr().expect("its address").port();
+    KEPT.lock().expect("nobody panics with it").push(socket);
+    port
 }
 
 /// Waits until `condition` holds.
@@ -89,14 +100,14 @@ pub struct BrokerSetup {
 }
 
 impl BrokerSetup {
-    /// A broker on `data`, on two free ports.
+    /// A broker on `data`, on two ports of its own.
     #[must_use]
     pub fn on(data: &Path) -> Self {
         let data = data.to_path_buf();
         Self {
             data,
-            port: free_port(),
-            http_port: free_port(),
+            port: kept_port(),
+            http_port: kept_port(),
             arguments: Vec::new(),
         }
     }

@@ -28,4 +28,4 @@ pub mod simulation;
 pub mod strace;
 pub mod sweep;
 
-pub use broker::{Broker, BrokerSetup, free_port, http_get, strandline_binary, wait_until};
+pub use broker::{Broker, BrokerSetup, http_get, kept_port, strandline_binary, wait_until};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{FakeCluster, Intercept};
+use crate::support::{FakeCluster, Intercept, keep_an_address};
 use strandline_client::{
     Client, ClientError, ClientOptions, ConsumerOptions, ProducerOptions,
     connection::Connection,
@@ -12,12 +12,8 @@ use tokio::net::TcpListener;
 
 #[tokio::test]
 async fn a_broker_that_is_down_is_named_with_the_remedy() {
-    let address = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let address = address.to_string();
+    let down = keep_an_address();
+    let address = down.local_addr().unwrap().to_string();
     let error = Client::connect(&[&address], ClientOptions::default())
         .await
         .unwrap_err();
@@ -31,12 +27,9 @@ async fn a_broker_that_is_down_is_named_with_the_remedy() {
 #[tokio::test]
 async fn the_first_bootstrap_address_that_answers_is_taken() {
     let cluster = FakeCluster::start(1).await;
-    let down = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let bootstrap = [down.to_string(), cluster.state.lock().addresses[0].clone()];
+    let down = keep_an_address();
+    let down = down.local_addr().unwrap().to_string();
+    let bootstrap = [down, cluster.state.lock().addresses[0].clone()];
     Client::connect(&bootstrap, ClientOptions::default())
         .await
         .unwrap();

@@ -33,7 +33,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::random::Random;
+use crate::broker::kept_port;
 
 /// How much is passed on at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -43,10 +43,6 @@ const HELLO_BYTES_MAX: usize = 64 << 10;
 
 /// How long a connection may take to say who it is.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Ports that the system does not give to whoever asks for any: an address stays a broker's over
-/// its restarts.
-const PORTS: std::ops::Range<u64> = 12_000..32_000;
 
 /// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,18 +135,18 @@ impl Proxy {
     /// One in front of `broker`, which listens on port `target`. Refuses connections until it is
     /// told that the broker is there.
     ///
-    /// # Errors
+    /// # Panics
     /// If no port is free.
-    pub async fn new(network: &Network, broker: i32, target: u16) -> anyhow::Result<Self> {
-        let proxy = Self {
+    #[must_use]
+    pub fn new(network: &Network, broker: i32, target: u16) -> Self {
+        Self {
             network: network.clone(),
             broker,
-            port: lasting_port().await?,
+            port: kept_port(),
             target,
             accepting: None,
             up: Arc::new(watch::Sender::new(0)),
-        };
-        Ok(proxy)
+        }
     }
 
     /// What the broker advertises.
@@ -206,21 +202,6 @@ impl Drop for Proxy {
         }
         self.up.send_modify(|generation| *generation += 1);
     }
-}
-
-/// A free port that the system gives to nobody else.
-///
-/// # Errors
-/// If there is none.
-pub async fn lasting_port() -> anyhow::Result<u16> {
-    let mut random = Random::new(crate::random::fresh_seed(), u64::from(std::process::id()));
-    for _ in 0..1_000 {
-        let port = u16::try_from(random.within(PORTS))?;
-        if listen(port).is_ok() {
-            return Ok(port);
-        }
-    }
-    anyhow::bail!("no port between {} and {} is free", PORTS.start, PORTS.end)
 }
 
 fn listen(port: u16) -> io::Result<TcpListener> {
@@ -372,7 +353,7 @@ mod tests {
                 });
             }
         });
-        let mut proxy = Proxy::new(network, 1, target).await.unwrap();
+        let mut proxy = Proxy::new(network, 1, target);
         proxy.open().unwrap();
         let stream = TcpStream::connect(proxy.address()).await.unwrap();
         (proxy, stream)

@@ -16,11 +16,11 @@ use strandline_client::{
 
 use super::{
     node::{Disk, Node},
-    proxy::{Network, Proxy, lasting_port},
+    proxy::{Network, Proxy},
 };
 use crate::{
     BrokerSetup,
-    broker::strandline_binary,
+    broker::{kept_port, strandline_binary},
     cluster::voters,
     mounts::{LoopDisk, MemoryDisk},
 };
@@ -108,12 +108,12 @@ impl Stage {
         directory: &Path,
         arguments: &[String],
     ) -> anyhow::Result<()> {
-        let port = lasting_port().await?;
-        let proxy = Proxy::new(&self.network, id, port).await?;
+        let port = kept_port();
+        let proxy = Proxy::new(&self.network, id, port);
         let mut setup = BrokerSetup {
             data: place.join("data"),
             port,
-            http_port: lasting_port().await?,
+            http_port: kept_port(),
             arguments: arguments.to_vec(),
         };
         let rack = rack(id);

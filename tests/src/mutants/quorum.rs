@@ -12,9 +12,7 @@ mod writes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    net::TcpListener,
-    thread,
+    fmt, thread,
     time::{Duration, Instant},
 };
 
@@ -25,7 +23,7 @@ use strandline_protocol::{ErrorClass, ErrorCode, Offset, messages::NewTopic};
 use strandline_storage::fs::simulated::SimulatedDisk;
 use tokio::runtime::Runtime;
 
-use crate::random::Random;
+use crate::{broker::kept_port, random::Random};
 
 /// How long anything may take that must come about.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -218,9 +216,7 @@ fn topic(name: &str) -> NewTopic {
 /// All machines, and who asks them for changes.
 struct Cluster {
     machines: Vec<Machine>,
-    ports: Vec<u16>,
-    /// What keeps the port of a broker that was never started, so that nobody else gets it.
-    reserved: Vec<Option<TcpListener>>,
+    ports: [u16; BROKERS],
     /// Where the client runs.
     runtime: Runtime,
     /// Topics that some broker has shown, and is off now.
@@ -233,18 +229,12 @@ impl Cluster {
             .enable_all()
             .build()
             .map_err(told)?;
-        let listeners = (0..BROKERS).map(|_| TcpListener::bind("127.0.0.1:0"));
-        let listeners: Vec<TcpListener> = listeners.collect::<Result<_, _>>().map_err(told)?;
-        let ports = listeners
-            .iter()
-            .map(|it| it.local_addr().map(|it| it.port()));
         let disk = |index: usize| SimulatedDisk::new(seed ^ ((index as u64 + 1) << 32));
         Ok(Self {
             machines: (0..BROKERS)
                 .map(|index| Machine::new(disk(index)))
                 .collect(),
-            ports: ports.collect::<Result<_, _>>().map_err(told)?,
-            reserved: listeners.into_iter().map(Some).collect(),
+            ports: [(); BROKERS].map(|()| kept_port()),
             runtime,
             shown: BTreeSet::new(),
         })
@@ -279,7 +269,6 @@ impl Cluster {
             let parsed = others.iter().map(|it| it.parse().expect("an address"));
             settings.join = parsed.collect();
         }
-        drop(self.reserved[index].take());
         self.machines[index].start(settings);
     }
 

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use strandline_tests::{BrokerSetup, free_port, strandline_binary};
+use strandline_tests::{BrokerSetup, kept_port, strandline_binary};
 
 const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
@@ -208,7 +208,7 @@ fn a_command_line_that_is_wrong_in_itself() {
 
 #[test]
 fn no_broker_is_there() {
-    let address = format!("127.0.0.1:{}", free_port());
+    let address = format!("127.0.0.1:{}", kept_port());
     let says = ["cannot reach", address.as_str(), "strandline server"];
     let cases = [
         case("topic list", FAILURE, &says),

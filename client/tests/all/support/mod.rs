@@ -28,7 +28,7 @@ use strandline_client::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::AbortHandle,
 };
@@ -103,6 +103,16 @@ pub struct FakeCluster {
     tasks: Arc<Mutex<Vec<(i32, AbortHandle)>>>,
     /// Sockets that are open.
     pub connections: Arc<AtomicUsize>,
+    _kept: Arc<Vec<TcpSocket>>,
+}
+
+/// A socket that keeps an address, where nobody listens until a test does so with `SO_REUSEADDR`:
+/// it is bound and never listens, and the system gives its port to nobody else.
+pub fn keep_an_address() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    socket
 }
 
 struct Open(Arc<AtomicUsize>);
@@ -115,15 +125,12 @@ impl Drop for Open {
 
 impl FakeCluster {
     pub async fn start(brokers: usize) -> Self {
-        let mut listeners = Vec::new();
-        for _ in 0..brokers {
-            listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
-        }
-        let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
+        let kept: Vec<TcpSocket> = (0..brokers).map(|_| keep_an_address()).collect();
+        let address = |socket: &TcpSocket| socket.local_addr().unwrap().to_string();
         let cluster = Self {
             state: Arc::new(Mutex::new(State {
                 topics: BTreeMap::new(),
-                addresses: listeners.iter().map(address).collect(),
+                addresses: kept.iter().map(address).collect(),
                 version: 1,
                 next_producer: 1_000,
                 epochs: BTreeMap::new(),
@@ -138,10 +145,9 @@ impl FakeCluster {
             })),
             tasks: Arc::default(),
             connections: Arc::default(),
+            _kept: Arc::new(kept),
         };
-        for (id, listener) in listeners.into_iter().enumerate() {
-            cluster.listen(i32::try_from(id).unwrap(), listener);
-        }
+        cluster.restart().await;
         cluster
     }
 
