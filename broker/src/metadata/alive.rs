@@ -11,7 +11,7 @@ use std::{
     fmt::Display,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,8 +47,8 @@ pub(super) struct Own {
     epoch: watch::Sender<Option<BrokerEpoch>>,
     failed: Mutex<BTreeSet<DirectoryId>>,
     damaged: Mutex<BTreeSet<TopicPartition>>,
-    /// How many data directories lie on a full disk.
-    full: AtomicU32,
+    /// The data directories that lie on a full disk.
+    full: Mutex<Vec<DirectoryId>>,
     recovering: AtomicBool,
     stopping: AtomicBool,
     may_stop: watch::Sender<bool>,
@@ -84,7 +84,7 @@ impl Own {
             epoch: watch::Sender::new(None),
             failed: Mutex::default(),
             damaged: Mutex::default(),
-            full: AtomicU32::new(0),
+            full: Mutex::default(),
             recovering: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             may_stop: watch::Sender::new(false),
@@ -100,9 +100,9 @@ impl Own {
         self.failed.lock().insert(directory);
     }
 
-    /// How many data directories of this broker lie on a full disk.
-    pub(super) fn full(&self) -> u32 {
-        self.full.load(Ordering::Relaxed)
+    /// The data directories of this broker that lie on a full disk.
+    pub(super) fn full(&self) -> Vec<DirectoryId> {
+        self.full.lock().clone()
     }
 
     /// As many as a heartbeat tells of at once; the next ones once these are whole again.
@@ -259,9 +259,10 @@ impl MetadataLog {
         self.own.damaged.lock().remove(&of);
     }
 
-    /// So many data directories of this broker lie on a full disk, which people are told of.
-    pub fn directories_full(&self, count: u32) {
-        self.own.full.store(count, Ordering::Relaxed);
+    /// These data directories of this broker lie on a full disk, and no others: people are told of
+    /// it, and others lead what they can.
+    pub fn directories_full(&self, directories: Vec<DirectoryId>) {
+        *self.own.full.lock() = directories;
     }
 
     /// Whether this broker has not been let in yet, or was told that it is fenced.

@@ -144,9 +144,9 @@ impl MetadataLog {
             leads: count(image.led_count(id)),
             keeps: count(image.kept_count(id)),
             full_directories: if id == me {
-                self.own.full()
+                count(self.own.full().len())
             } else {
-                self.lessor.full(id)
+                count(self.lessor.full(id))
             },
         }
     }

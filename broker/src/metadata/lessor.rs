@@ -33,6 +33,7 @@ use tokio::{
 
 use super::{
     MetadataLog,
+    full_disks::FullDisks,
     losses::{Losses, News},
     peers::{PeerError, Peers},
 };
@@ -68,8 +69,8 @@ pub(super) struct Lessor {
     abdicated: AtomicI32,
     /// Something is due before the next look.
     news: Notify,
-    /// The brokers that told of damaged copies last.
-    damaged: Mutex<BTreeSet<BrokerId>>,
+    /// The brokers that told of damaged copies or full disks last.
+    troubled: Mutex<BTreeSet<BrokerId>>,
 }
 
 /// The leases of one term.
@@ -84,8 +85,7 @@ struct Tenure {
     wishes: BTreeSet<Wish>,
     visits: BTreeMap<BrokerId, Visit>,
     losses: Losses,
-    /// How many data directories of a broker lie on a full disk, where any does.
-    full: BTreeMap<BrokerId, u32>,
+    full: FullDisks,
     /// When leaders were last given to where they are preferred.
     balanced: Duration,
 }
@@ -97,6 +97,8 @@ enum Wish {
     Unfence(BrokerId, BrokerEpoch),
     Stop(BrokerId, BrokerEpoch),
     TakeOut(BrokerId, BrokerEpoch),
+    /// Others lead what is led on full disks.
+    Relieve,
     Balance,
 }
 
@@ -115,7 +117,7 @@ impl Lessor {
             tenure: Mutex::new(None),
             abdicated: AtomicI32::new(-1),
             news: Notify::new(),
-            damaged: Mutex::default(),
+            troubled: Mutex::default(),
         })
     }
 
@@ -140,10 +142,9 @@ impl Lessor {
     }
 
     /// How many data directories of a broker lie on a full disk, as it told last.
-    pub(super) fn full(&self, broker: BrokerId) -> u32 {
+    pub(super) fn full(&self, broker: BrokerId) -> usize {
         let tenure = self.tenure.lock();
-        let full = tenure.as_ref().and_then(|tenure| tenure.full.get(&broker));
-        full.copied().unwrap_or(0)
+        tenure.as_ref().map_or(0, |tenure| tenure.full.of(broker))
     }
 
     fn heartbeat(
@@ -174,10 +175,10 @@ impl Lessor {
                 self.news.notify_one();
             }
         }
-        match request.full {
-            0 => tenure.full.remove(&broker),
-            full => tenure.full.insert(broker, full),
-        };
+        if tenure.full.told(broker, request.full.len(), now) == News::Due {
+            tenure.wishes.insert(Wish::Relieve);
+            self.news.notify_one();
+        }
         if known.is_some() && tenure.losses.reported(image, request) == News::Due {
             tenure.wishes.insert(Wish::TakeOut(broker, epoch));
             self.news.notify_one();
@@ -253,7 +254,7 @@ impl Lessor {
             wishes: BTreeSet::new(),
             visits: BTreeMap::new(),
             losses: Losses::default(),
-            full: BTreeMap::new(),
+            full: FullDisks::default(),
             balanced: self.now(),
         });
     }
@@ -301,6 +302,7 @@ impl Lessor {
                     partitions,
                 }
             }
+            Wish::Relieve => Command::FinishElections,
             Wish::Balance => Command::BalanceLeaders,
         }
     }
@@ -325,7 +327,7 @@ impl Lessor {
                 tenure.stopping_at.insert(broker, version);
             }
             Wish::TakeOut(broker, epoch) => tenure.losses.taken_out(broker, epoch),
-            Wish::Balance => {}
+            Wish::Relieve | Wish::Balance => {}
         }
     }
 
@@ -398,13 +400,13 @@ impl Lessor {
 }
 
 impl Lessor {
-    /// Whether a heartbeat tells of damaged copies, or that there are none any more.
-    fn tells_of_damage(&self, heartbeat: &BrokerHeartbeatRequest) -> bool {
-        let (mut damaged, broker) = (self.damaged.lock(), heartbeat.broker_id);
-        if heartbeat.damaged.is_empty() {
-            damaged.remove(&broker)
+    /// Whether a heartbeat tells of damaged copies or full disks, or that there are none any more.
+    fn tells_of_trouble(&self, heartbeat: &BrokerHeartbeatRequest) -> bool {
+        let (mut troubled, broker) = (self.troubled.lock(), heartbeat.broker_id);
+        if heartbeat.damaged.is_empty() && heartbeat.full.is_empty() {
+            troubled.remove(&broker)
         } else {
-            damaged.insert(broker);
+            troubled.insert(broker);
             true
         }
     }
@@ -458,13 +460,15 @@ impl MetadataLog {
             for directory in &request.offline {
                 self.controller.lock().directory_failed(*directory);
             }
-            if self.lessor.tells_of_damage(request) {
+            if self.lessor.tells_of_trouble(request) {
                 let copies = request.damaged.iter().map(|name| TopicPartition {
                     topic: name.topic_id,
                     partition: name.partition,
                 });
                 let mut controller = self.controller.lock();
                 controller.copies_damaged(request.broker_id, copies.collect());
+                let full = request.full.iter().copied().collect();
+                controller.directories_full(request.broker_id, full);
             }
         }
         if !self.has_quorum() {
@@ -555,7 +559,7 @@ impl MetadataLog {
         while let Some(wish) = self.lessor.next_wish(&self.image()) {
             match self.propose_here(self.lessor.command(wish)).await {
                 Ok(_) => {
-                    if wish != Wish::Balance {
+                    if !matches!(wish, Wish::Relieve | Wish::Balance) {
                         tracing::info!("{wish:?} is done");
                     }
                     self.lessor.done(wish, self.image().version());

@@ -142,7 +142,7 @@ mod tests {
             stopping: false,
             offline: offline.to_vec(),
             recovering: false,
-            full: 0,
+            full: Vec::new(),
             damaged: damaged.collect(),
         }
     }

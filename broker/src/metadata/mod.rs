@@ -14,6 +14,7 @@ mod batches;
 mod describe;
 mod error;
 mod forward;
+mod full_disks;
 mod lessor;
 mod losses;
 mod member;

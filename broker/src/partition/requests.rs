@@ -168,13 +168,21 @@ impl Partition {
                 next_good,
                 reason,
             } => {
+                let repair = self.being_repaired(&(*offset..*next_good));
                 if self.damage_told.is_due(*next_good, Instant::now()) {
-                    tracing::error!(
-                        topic = %self.topic, partition = %self.id.partition, %offset, %next_good,
-                        "{error}"
-                    );
+                    match repair {
+                        Some(_) => tracing::warn!(
+                            topic = %self.topic, partition = %self.id.partition, %offset,
+                            %next_good,
+                            "a batch has gone bad, and is fetched from another replica: {reason}"
+                        ),
+                        None => tracing::error!(
+                            topic = %self.topic, partition = %self.id.partition, %offset,
+                            %next_good, "{error}"
+                        ),
+                    }
                 }
-                if let Some(failure) = self.being_repaired(&(*offset..*next_good)) {
+                if let Some(failure) = repair {
                     return failure.into();
                 }
                 // Where it is and where it ends have fields of their own.

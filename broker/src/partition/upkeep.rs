@@ -76,8 +76,8 @@ impl Upkeep {
                 _ = retention.tick() => self.retain().await,
                 _ = space.tick() => {
                     self.each(|directory| directory.look_after_full_disk()).await;
-                    let full = self.directories.iter().filter(|it| it.is_full()).count();
-                    self.metadata.directories_full(u32::try_from(full).unwrap_or(u32::MAX));
+                    let full = self.directories.iter().filter(|it| it.is_full());
+                    self.metadata.directories_full(full.map(|it| it.id()).collect());
                 }
                 _ = slow.tick() => self.each(|directory| {
                     directory.write_checkpoint_for_kafka();

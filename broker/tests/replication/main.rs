@@ -7,6 +7,7 @@
     missing_docs
 )]
 
+mod full;
 mod harness;
 mod moves;
 mod raw;
@@ -28,6 +29,12 @@ use tokio::time::{Instant, timeout};
 
 /// Produces so many records, and waits until each is acknowledged.
 async fn produce(cluster: &Cluster, topic: &str, acks: Acks, from: usize, count: usize) {
+    let values = (from..from + count).map(|number| format!("value {number}"));
+    produce_values(cluster, topic, acks, &values.collect::<Vec<_>>()).await;
+}
+
+/// The same with these values.
+async fn produce_values(cluster: &Cluster, topic: &str, acks: Acks, values: &[String]) {
     let options = ProducerOptions {
         acks,
         delivery_timeout: Duration::from_secs(60),
@@ -35,8 +42,7 @@ async fn produce(cluster: &Cluster, topic: &str, acks: Acks, from: usize, count:
     };
     let producer = cluster.client().await.producer(options).unwrap();
     let mut deliveries = Vec::new();
-    for number in from..from + count {
-        let value = format!("value {number}");
+    for value in values {
         let record = NewRecord::to(topic).value(value.as_bytes());
         deliveries.push(producer.send(record).await.unwrap());
     }

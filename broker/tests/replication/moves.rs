@@ -28,7 +28,7 @@ async fn ask<R: Request>(cluster: &Cluster, request: &R) -> R::Response {
     connection.request(request, Vec::new()).await.unwrap().0
 }
 
-async fn elect(cluster: &Cluster, topic: &str, election: Election) -> Failure {
+pub async fn elect(cluster: &Cluster, topic: &str, election: Election) -> Failure {
     let request = ElectLeadersRequest {
         election,
         partitions: vec![PartitionName {

@@ -84,9 +84,10 @@ pub struct BrokerHeartbeatRequest {
     /// opened. It is neither in sync nor eligible where another one is.
     #[serde(default, deserialize_with = "super::entries::bounded")]
     pub damaged: Vec<PartitionName>,
-    /// How many of its data directories lie on a full disk: appends there are refused.
-    #[serde(default)]
-    pub full: u32,
+    /// Those of its data directories that lie on a full disk: appends there are refused, so others
+    /// lead what they can.
+    #[serde(default, deserialize_with = "super::entries::bounded")]
+    pub full: Vec<DirectoryId>,
 }
 
 impl Request for BrokerHeartbeatRequest {

@@ -161,7 +161,7 @@ fn registration(samples: &mut Samples) {
         offline: vec![DirectoryId([7; 16])],
         recovering: false,
         damaged: Vec::new(),
-        full: 0,
+        full: Vec::new(),
     };
     samples.request("", &heartbeat, &[]);
     let answer = BrokerHeartbeatResponse {

@@ -114,7 +114,7 @@ fn broker(samples: &mut Samples) {
         offline: Vec::new(),
         recovering: true,
         damaged: vec![NAME],
-        full: 1,
+        full: vec![DirectoryId([5; 16])],
     };
     samples.request("-recovering", &heartbeat, &[]);
 }

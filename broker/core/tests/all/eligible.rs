@@ -385,10 +385,20 @@ impl World {
         self.propose("drained", &command);
     }
 
+    /// A broker tells which of its disks are full.
+    fn fill(&mut self) {
+        let broker = self.random.broker();
+        let known = self.cluster.image.broker(broker).unwrap();
+        let directories = known.registration.directories.iter().copied();
+        let full = directories.filter(|_| self.random.one_in(2)).collect();
+        self.cluster.controller.directories_full(broker, full);
+        *self.counts.entry("filled").or_default() += 1;
+    }
+
     fn step(&mut self) {
         let broker = self.random.broker();
         let epoch = self.epoch(broker);
-        match self.random.below(24) {
+        match self.random.below(25) {
             0..=1 => drop(self.propose("fence", &Command::FenceBroker { broker, epoch })),
             2..=8 => self.come_back(),
             9 => drop(self.propose("stop", &Command::StopBroker { broker, epoch })),
@@ -399,6 +409,7 @@ impl World {
             20 => self.configure(),
             21 => self.elect(),
             22 => self.drain(),
+            23 => self.fill(),
             _ => self.rescue(),
         }
         self.acknowledge();
@@ -468,6 +479,6 @@ fn who_counts_as_having_everything_has_it() {
         }
     }
     println!("{counts:?}, {leaderless} times without a leader, {lost} partitions lost in the end");
-    assert_eq!(counts.len(), 13, "{counts:?}");
+    assert_eq!(counts.len(), 14, "{counts:?}");
     assert!(counts.values().all(|count| *count >= 5), "{counts:?}");
 }

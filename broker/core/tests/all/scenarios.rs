@@ -306,6 +306,13 @@ fn answer(cluster: &mut Cluster, line: &str) -> String {
         cluster.controller.directory_failed(directory(name));
         return "=\n".into();
     }
+    if let Some(words) = line.strip_prefix("full ") {
+        let (broker, directories) = words.split_once(' ').unwrap_or((words, ""));
+        let full = directories.split_whitespace().map(directory).collect();
+        let broker = BrokerId(broker.parse().unwrap());
+        cluster.controller.directories_full(broker, full);
+        return "=\n".into();
+    }
     if let Some(words) = line.strip_prefix("damaged ") {
         let words: Vec<&str> = words.split_whitespace().collect();
         let copies = words[1..].iter().map(|word| {

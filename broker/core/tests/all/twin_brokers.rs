@@ -466,7 +466,7 @@ fn heartbeats_let_a_broker_in_and_out() {
         offline: Vec::new(),
         recovering: false,
         damaged: Vec::new(),
-        full: 0,
+        full: Vec::new(),
     };
     let due = |cluster: &Cluster, applied, stopping| {
         due_at_heartbeat(&cluster.image, &heartbeat(applied, stopping))

@@ -24,6 +24,9 @@ const SILENCE_MS_MAX: u64 = 3_000;
 /// Who is further behind is told. The metadata log grows by an entry per change.
 const LAG_MAX: i64 = 1_000;
 
+/// The fewest voters of which one may be lost.
+const VOTERS_MIN: usize = 3;
+
 /// How the cluster is; the order is that of gravity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +88,7 @@ pub(super) fn examine(cluster: &DescribeClusterResponse) -> Health {
     partitions(cluster, &mut findings);
     closed(cluster, &mut findings);
     voters(cluster, &mut findings);
+    few_voters(cluster, &mut findings);
     brokers(cluster, &mut findings);
     full(cluster, &mut findings);
     lacking(cluster, &mut findings);
@@ -203,6 +207,29 @@ fn voters(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Fewer votes than the brokers could have, so that no voter may be lost.
+fn few_voters(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
+    let voters: Vec<BrokerId> = voters_of(cluster).map(|it| it.broker_id).collect();
+    let others = cluster.brokers.iter().filter(|it| !voters.contains(&it.id));
+    let others = others.filter(|it| it.state == BrokerState::Active);
+    let missing = VOTERS_MIN.saturating_sub(voters.len());
+    let new: Vec<String> = others.take(missing).map(|it| it.id.to_string()).collect();
+    if missing == 0 || new.len() < missing || cluster.voters_changing {
+        return;
+    }
+    findings.push(Finding {
+        verdict: Verdict::Degraded,
+        what: format!(
+            "no voter may be lost (now {}): the metadata could not be changed until it is back",
+            ids(voters.into_iter())
+        ),
+        remedy: format!(
+            "three votes go on without one: strandline cluster add-voter {}",
+            new.join(",")
+        ),
+    });
+}
+
 /// Who could vote in the place of somebody else: a broker that takes part and has no vote.
 fn substitute(cluster: &DescribeClusterResponse) -> String {
     let votes = |id: BrokerId| voters_of(cluster).any(|member| member.broker_id == id);
@@ -251,13 +278,13 @@ fn full(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
         findings.push(Finding {
             verdict: Verdict::Degraded,
             what: format!(
-                "a disk of broker {id} is full: what it leads ({leads} partitions) may take no \
-                 writes, and what it follows falls behind"
+                "a disk of broker {id} is full: what lies there falls behind; others lead what it \
+                 led there, but where it is the only one in sync ({leads} partitions are led by \
+                 broker {id}) writes are refused"
             ),
-            remedy: format!(
-                "free space there, or delete records (`strandline topic trim`) or topics: writing \
-                 goes on by itself; have others lead meanwhile: strandline broker drain {id}"
-            ),
+            remedy: "free space there, or delete records (`strandline topic trim`) or topics: it \
+                     goes on by itself"
+                .to_owned(),
         });
     }
 }

@@ -175,8 +175,24 @@ fn every_fault_is_told_with_what_to_do() {
 
     let (verdict, text) = after(|cluster| cluster.brokers[1].full_directories = 1);
     assert_eq!(verdict, Verdict::Degraded);
-    assert!(text.contains("- a disk of broker 2 is full: what it leads (4 partitions)"));
-    assert!(text.contains("strandline broker drain 2\n"));
+    assert!(text.contains("- a disk of broker 2 is full: what lies there falls behind;"));
+    assert!(text.contains("(4 partitions are led by broker 2)"));
+    assert!(text.contains("`strandline topic trim`"));
+
+    let learners = |cluster: &mut DescribeClusterResponse| {
+        for member in &mut cluster.members[1..] {
+            member.role = MemberRole::Learner;
+        }
+    };
+    let (verdict, text) = after(learners);
+    assert_eq!(verdict, Verdict::Degraded);
+    assert!(text.contains("- no voter may be lost (now 1): the metadata"));
+    assert!(text.contains("strandline cluster add-voter 2,3\n"));
+    let (verdict, _) = after(|cluster| {
+        learners(cluster);
+        cluster.brokers.pop();
+    });
+    assert_eq!(verdict, Verdict::Healthy, "two voters would be worse");
 
     let (verdict, text) = after(|cluster| cluster.members[2].log_end = Some(Offset(-9_880)));
     assert_eq!(verdict, Verdict::Degraded);

@@ -179,7 +179,7 @@ impl Controller {
             offline: Vec::new(),
             recovering: false,
             damaged: Vec::new(),
-            full: 0,
+            full: Vec::new(),
         };
         if let Some(command) = metadata::due_at_heartbeat(&self.image, &heartbeat) {
             let _ = self.propose(&command);

@@ -9,12 +9,13 @@
 use std::collections::BTreeSet;
 
 use strandline_protocol::{
-    BrokerEpoch, BrokerId, DirectoryId, ErrorCode, Offset,
+    BrokerEpoch, BrokerId, ErrorCode, Offset,
     messages::{BrokerHeartbeatRequest, Failure},
 };
 
 use super::{
     Command, Decision, Reply,
+    disks::Disks,
     elections::Leaving,
     electorate::{Electorate, Part},
 };
@@ -102,24 +103,24 @@ pub(super) fn registered(image: &Image, broker: BrokerId) -> Result<&Broker, Fai
 /// The lease of a broker is over: it leads nothing any more. A broker that is fenced stays so.
 pub(super) fn fence(
     image: &Image,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     broker: BrokerId,
     epoch: BrokerEpoch,
 ) -> Result<Decision, Failure> {
     let known = acting(image, broker, epoch)?;
     Ok(Decision {
-        records: fencing(image, offline, known),
+        records: fencing(image, disks, known),
         reply: Reply::Done,
     })
 }
 
 /// The records that fence `broker` in the epoch that it has.
-fn fencing(image: &Image, offline: &BTreeSet<DirectoryId>, known: &Broker) -> Vec<Record> {
+fn fencing(image: &Image, disks: &Disks, known: &Broker) -> Vec<Record> {
     let (broker, epoch) = (known.registration.broker, known.epoch);
     if known.state == BrokerState::Fenced {
         return Vec::new();
     }
-    let electorate = Electorate::of(image, offline).when(broker, Part::TakesNot);
+    let electorate = Electorate::of(image, disks).when(broker, Part::TakesNot);
     let mut records = electorate.leave(broker, Leaving::AtOnce);
     records.push(Record::BrokerFenced { broker, epoch });
     records
@@ -129,7 +130,7 @@ fn fencing(image: &Image, offline: &BTreeSet<DirectoryId>, known: &Broker) -> Ve
 /// about to stop does not begin again.
 pub(super) fn unfence(
     image: &Image,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     broker: BrokerId,
     epoch: BrokerEpoch,
 ) -> Result<Decision, Failure> {
@@ -139,7 +140,7 @@ pub(super) fn unfence(
         records.push(Record::BrokerUnfenced { broker, epoch });
     }
     if known.state != BrokerState::Stopping {
-        let electorate = Electorate::of(image, offline).when(broker, Part::Takes);
+        let electorate = Electorate::of(image, disks).when(broker, Part::Takes);
         records.extend(electorate.lead_what_it_can(broker));
     }
     Ok(Decision {
@@ -151,7 +152,7 @@ pub(super) fn unfence(
 /// A broker wants to stop: it is given nothing more, and others lead what they can.
 pub(super) fn stop(
     image: &Image,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     broker: BrokerId,
     epoch: BrokerEpoch,
 ) -> Result<Decision, Failure> {
@@ -159,7 +160,7 @@ pub(super) fn stop(
     let (mut records, epoch) = (Vec::new(), known.epoch);
     let mut leads = image.led_count(broker);
     if known.state != BrokerState::Fenced {
-        let electorate = Electorate::of(image, offline).when(broker, Part::TakesNot);
+        let electorate = Electorate::of(image, disks).when(broker, Part::TakesNot);
         records = electorate.leave(broker, Leaving::Gradually);
         leads = leads.saturating_sub(given_away(image, broker, &records));
         if known.state == BrokerState::Active || !records.is_empty() {

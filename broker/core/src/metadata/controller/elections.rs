@@ -165,8 +165,8 @@ impl Electorate<'_> {
         changes.into_records()
     }
 
-    /// Elects leaders for every partition that has none and can have one, and takes leaders from
-    /// brokers that are drained.
+    /// Elects leaders for every partition that has none and can have one, and has others lead what
+    /// brokers lead that are drained or whose disks are full.
     pub(super) fn lead_everywhere(&self) -> Vec<Record> {
         let mut changes = Changes::default();
         for broker in self.image.brokers() {
@@ -176,7 +176,8 @@ impl Electorate<'_> {
                     self.lead(&mut changes, draft);
                 }
             }
-            if self.is_drained(broker) && self.image.led_count(broker) > 0 {
+            let yields = self.is_drained(broker) || self.disks.is_any_full(broker);
+            if yields && self.image.led_count(broker) > 0 {
                 changes.merge(self.lead_elsewhere(broker));
             }
         }
@@ -232,12 +233,14 @@ impl Electorate<'_> {
         let mut changes = Changes::default();
         let brokers = self.image.brokers().map(|known| known.registration.broker);
         let preferred = brokers.filter(|one| broker.is_none_or(|broker| broker == *one));
-        for broker in preferred.filter(|broker| !self.is_drained(*broker)) {
+        for broker in preferred {
             for mut draft in self.kept_by(broker) {
                 let first = draft.before.replicas.first();
                 let is_first = first.is_some_and(|replica| replica.broker == broker);
                 let is_elsewhere = draft.before.leader.is_some_and(|leader| leader != broker);
-                if is_first && is_elsewhere && self.is_valid(draft.before, broker) {
+                let may =
+                    self.is_valid(draft.before, broker) && !self.is_to_yield(draft.before, broker);
+                if is_first && is_elsewhere && may {
                     draft.next.leader = Some(broker);
                     changes.add(draft);
                 }

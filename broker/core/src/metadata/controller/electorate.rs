@@ -4,11 +4,9 @@
 //! assignment; if nobody is, among those that are eligible. Only a topic that asks for it, or an
 //! operator, gets a leader that may lack what was acknowledged.
 
-use std::collections::BTreeSet;
+use strandline_protocol::{BrokerId, TopicPartition, messages::Duty};
 
-use strandline_protocol::{BrokerId, DirectoryId, TopicPartition, messages::Duty};
-
-use super::draft::Draft;
+use super::{disks::Disks, draft::Draft};
 use crate::metadata::{
     image::{BrokerState, Image},
     record::REPLICATION_VERSION,
@@ -19,7 +17,7 @@ use crate::metadata::{
 #[derive(Clone, Copy)]
 pub(super) struct Electorate<'a> {
     pub(super) image: &'a Image,
-    offline: &'a BTreeSet<DirectoryId>,
+    pub(super) disks: &'a Disks,
     /// What the log may hold then.
     pub(super) version: u16,
     /// The broker that the decision is about, and whether it takes part then.
@@ -65,10 +63,10 @@ pub(super) enum Loss {
 }
 
 impl<'a> Electorate<'a> {
-    pub(super) fn of(image: &'a Image, offline: &'a BTreeSet<DirectoryId>) -> Self {
+    pub(super) fn of(image: &'a Image, disks: &'a Disks) -> Self {
         Self {
             image,
-            offline,
+            disks,
             version: image.metadata_version(),
             except: None,
             duty: None,
@@ -122,7 +120,7 @@ impl<'a> Electorate<'a> {
         takes_part
             && directory.is_some_and(|directory| {
                 known.registration.directories.contains(&directory)
-                    && !self.offline.contains(&directory)
+                    && self.disks.is_usable(directory)
             })
     }
 
@@ -145,8 +143,16 @@ impl<'a> Electorate<'a> {
         duty == Some(Duty::Drained)
     }
 
+    /// Whether `broker` is to leave the partition to others if they can lead it: it is drained, or
+    /// takes no writes there as its disk is full.
+    pub(super) fn is_to_yield(&self, partition: &Partition, broker: BrokerId) -> bool {
+        let replica = partition.replica_on(broker);
+        let is_full = replica.is_some_and(|it| self.disks.is_full(broker, it.directory));
+        is_full || self.is_drained(broker)
+    }
+
     /// The leader of a partition: the present one if it is valid, else the first valid one in the
-    /// order of the assignment; one that is drained only if there is no other.
+    /// order of the assignment; one that is to yield only if there is no other.
     pub(super) fn leader(
         &self,
         topic: &Topic,
@@ -181,7 +187,7 @@ impl<'a> Electorate<'a> {
     }
 
     /// The first replica of which `may` is true: the present leader before the others, those that
-    /// are drained last.
+    /// are to yield last.
     fn first(&self, partition: &Partition, may: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {
         let assigned = partition.replicas.iter().map(|replica| replica.broker);
         let candidates = partition
@@ -189,6 +195,6 @@ impl<'a> Electorate<'a> {
             .into_iter()
             .chain(assigned)
             .filter(|broker| may(*broker));
-        candidates.min_by_key(|broker| self.is_drained(*broker))
+        candidates.min_by_key(|broker| self.is_to_yield(partition, *broker))
     }
 }

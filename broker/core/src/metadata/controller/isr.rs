@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_protocol::{
-    BrokerId, DirectoryId, ErrorCode, PartitionEpoch, TopicPartition,
+    BrokerId, ErrorCode, PartitionEpoch, TopicPartition,
     messages::{
         AlterPartition, AlterPartitionsRequest, AlterPartitionsResponse, AlteredPartition, Failure,
         InSyncReplica,
@@ -16,6 +16,7 @@ use strandline_protocol::{
 
 use super::{
     Decision, Reply, brokers,
+    disks::Disks,
     draft::{Changes, Draft},
     electorate::{Electorate, Loss},
 };
@@ -33,12 +34,12 @@ use crate::{
 /// `BROKER_ID_NOT_REGISTERED`, `STALE_BROKER_EPOCH`.
 pub(super) fn alter_partitions(
     image: &Image,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     damaged: &BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
     request: &AlterPartitionsRequest,
 ) -> Result<Decision, Failure> {
     brokers::acting(image, request.broker_id, request.broker_epoch)?;
-    let electorate = Electorate::of(image, offline);
+    let electorate = Electorate::of(image, disks);
     let (mut changes, mut seen) = (Changes::default(), BTreeSet::new());
     let partitions = request.partitions.iter().map(|wanted| {
         let of = TopicPartition {
@@ -112,7 +113,7 @@ fn alter<'a>(
     // Whoever leads asks, so that it has recovered whatever it can.
     draft.next.recovering = false;
     electorate.complete(&mut draft);
-    // A leader that stops or is drained went on because there was nobody else.
+    // A leader that stops or is to yield went on because there was nobody else.
     let elected = electorate.leader(draft.topic, &draft.next, Loss::Avoided);
     if let Some(elected) = elected.filter(|elected| Some(elected.broker) != draft.next.leader) {
         draft.led_by(elected);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use strandline_protocol::{
-    DirectoryId, ErrorCode, TopicPartition,
+    ErrorCode, TopicPartition,
     messages::{
         DrainBrokerRequest, DrainBrokerResponse, Duty, ElectLeadersRequest, ElectLeadersResponse,
         Election, Failure, PartitionOutcome,
@@ -12,18 +12,15 @@ use strandline_protocol::{
 
 use super::{
     Decision, Reply, brokers,
+    disks::Disks,
     draft::{Changes, Draft},
     electorate::{Electorate, Loss},
 };
 use crate::metadata::{image::Image, record::Record};
 
 /// Elects leaders for each partition on its own.
-pub(super) fn elect(
-    image: &Image,
-    offline: &BTreeSet<DirectoryId>,
-    request: &ElectLeadersRequest,
-) -> Decision {
-    let electorate = Electorate::of(image, offline);
+pub(super) fn elect(image: &Image, disks: &Disks, request: &ElectLeadersRequest) -> Decision {
+    let electorate = Electorate::of(image, disks);
     let (mut changes, mut seen) = (Changes::default(), BTreeSet::new());
     let outcomes = request.partitions.iter().map(|name| {
         let of = TopicPartition {
@@ -75,7 +72,8 @@ fn prefer(electorate: &Electorate<'_>, draft: &mut Draft<'_>) -> Failure {
         );
     }
     let valid = preferred
-        .filter(|broker| electorate.is_valid(before, *broker) && !electorate.is_drained(*broker));
+        .filter(|broker| electorate.is_valid(before, *broker))
+        .filter(|broker| !electorate.is_to_yield(before, *broker));
     if let (Some(broker), Some(_)) = (valid, before.leader) {
         draft.next.leader = Some(broker);
         return Failure::none();
@@ -92,8 +90,8 @@ fn prefer(electorate: &Electorate<'_>, draft: &mut Draft<'_>) -> Failure {
     Failure::new(
         ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE,
         format!(
-            "partition {name} prefers {preferred}, which is drained, or not active and in sync: \
-             try again once it can lead"
+            "partition {name} prefers {preferred}, which is drained, on a full disk, or not active \
+             and in sync: try again once it can lead"
         ),
     )
 }
@@ -128,7 +126,7 @@ fn rescue(electorate: &Electorate<'_>, draft: &mut Draft<'_>) -> Failure {
 /// duties.
 pub(super) fn drain(
     image: &Image,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     request: &DrainBrokerRequest,
 ) -> Result<Decision, Failure> {
     let (broker, duty) = (request.broker_id, request.duty);
@@ -137,7 +135,7 @@ pub(super) fn drain(
     if known.duty != duty {
         records.push(Record::BrokerDutySet { broker, duty });
     }
-    let electorate = Electorate::of(image, offline).with_duty(broker, duty);
+    let electorate = Electorate::of(image, disks).with_duty(broker, duty);
     let mut leads = image.led_count(broker);
     match duty {
         Duty::Drained => {

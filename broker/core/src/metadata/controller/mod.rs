@@ -4,6 +4,7 @@
 //! image that the one before has left; nothing is decided on half of what was decided.
 
 mod brokers;
+mod disks;
 mod draft;
 mod elections;
 mod electorate;
@@ -28,7 +29,7 @@ use strandline_protocol::{
 };
 
 pub use self::brokers::{Stopping, due_at_heartbeat, may_stop};
-use self::electorate::Electorate;
+use self::{disks::Disks, electorate::Electorate};
 use super::{
     image::Image,
     limits::PRODUCER_ID_BLOCK,
@@ -106,7 +107,9 @@ pub enum Command {
         /// Which broker.
         broker: BrokerId,
     },
-    /// A new controller finishes the elections that the one before may have left undone.
+    /// Elections are finished: what nobody leads gets a leader where it can, as the controller
+    /// before may have left that undone, and what is led on full disks or by drained brokers is led
+    /// elsewhere.
     FinishElections,
     /// Partitions that others lead shall be led by their first replicas, where these can; some at
     /// a time.
@@ -178,7 +181,7 @@ pub struct Decision {
 #[derive(Clone, Debug, Default)]
 pub struct Controller {
     defaults: Defaults,
-    offline: BTreeSet<DirectoryId>,
+    disks: Disks,
     /// The damaged copies of each broker that has told of some.
     damaged: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
 }
@@ -186,10 +189,10 @@ pub struct Controller {
 impl Controller {
     /// A controller with what new topics get by default.
     #[must_use]
-    pub const fn new(defaults: Defaults) -> Self {
+    pub fn new(defaults: Defaults) -> Self {
         Self {
             defaults,
-            offline: BTreeSet::new(),
+            disks: Disks::default(),
             damaged: BTreeMap::new(),
         }
     }
@@ -202,7 +205,13 @@ impl Controller {
 
     /// A data directory has failed: nothing more is placed in it until its broker starts anew.
     pub fn directory_failed(&mut self, directory: DirectoryId) {
-        self.offline.insert(directory);
+        self.disks.fail(directory);
+    }
+
+    /// These data directories of a broker lie on a full disk, and no others: what it leads there,
+    /// others lead that can, until there is space.
+    pub fn directories_full(&mut self, broker: BrokerId, directories: BTreeSet<DirectoryId>) {
+        self.disks.ran_full(broker, directories);
     }
 
     /// These copies of a broker are damaged, and no others: they come into sync with nobody.
@@ -218,9 +227,8 @@ impl Controller {
     /// at again.
     pub fn broker_started(&mut self, registration: &Registration) {
         self.damaged.remove(&registration.broker);
-        for directory in &registration.directories {
-            self.offline.remove(directory);
-        }
+        self.disks
+            .started(registration.broker, &registration.directories);
     }
 
     /// Decides `command` on `image`, and changes nothing. Where a request lists entries, each of
@@ -242,16 +250,16 @@ impl Controller {
                 reserve_producer_ids(image, *broker)
             }
             Command::RegisterBroker(registration) => {
-                register::register(image, &self.offline, leased, registration)
+                register::register(image, &self.disks, leased, registration)
             }
             Command::FenceBroker { broker, epoch } => {
-                brokers::fence(image, &self.offline, *broker, *epoch)
+                brokers::fence(image, &self.disks, *broker, *epoch)
             }
             Command::UnfenceBroker { broker, epoch } => {
-                brokers::unfence(image, &self.offline, *broker, *epoch)
+                brokers::unfence(image, &self.disks, *broker, *epoch)
             }
             Command::StopBroker { broker, epoch } => {
-                brokers::stop(image, &self.offline, *broker, *epoch)
+                brokers::stop(image, &self.disks, *broker, *epoch)
             }
             Command::UnregisterBroker { broker } => brokers::unregister(image, leased, *broker),
             Command::ChangeVoters(request) => change_voters(image, request),
@@ -266,27 +274,27 @@ impl Controller {
     }
 
     fn decide_partitions(&self, image: &Image, command: &Command) -> Result<Decision, Failure> {
-        let offline = &self.offline;
+        let disks = &self.disks;
         let quietly = |records| {
             let reply = Reply::Done;
             Ok(Decision { records, reply })
         };
         match command {
-            Command::FinishElections => quietly(Electorate::of(image, offline).lead_everywhere()),
-            Command::BalanceLeaders => quietly(Electorate::of(image, offline).balance(None)),
+            Command::FinishElections => quietly(Electorate::of(image, disks).lead_everywhere()),
+            Command::BalanceLeaders => quietly(Electorate::of(image, disks).balance(None)),
             Command::ElectLeaders(request) => {
                 check_entries("partitions", request.partitions.len())?;
-                Ok(leaders::elect(image, offline, request))
+                Ok(leaders::elect(image, disks, request))
             }
             Command::AlterPartitions(request) => {
                 check_entries("partitions", request.partitions.len())?;
-                isr::alter_partitions(image, offline, &self.damaged, request)
+                isr::alter_partitions(image, disks, &self.damaged, request)
             }
             Command::ReassignPartitions(request) => {
                 check_entries("partitions", request.partitions.len())?;
-                Ok(reassign::reassign(image, offline, request))
+                Ok(reassign::reassign(image, disks, request))
             }
-            Command::DrainBroker(request) => leaders::drain(image, offline, request),
+            Command::DrainBroker(request) => leaders::drain(image, disks, request),
             Command::TakeOut {
                 broker,
                 epoch,
@@ -294,7 +302,7 @@ impl Controller {
                 partitions,
             } => {
                 brokers::acting(image, *broker, *epoch)?;
-                let electorate = Electorate::of(image, offline);
+                let electorate = Electorate::of(image, disks);
                 quietly(electorate.take_out(*broker, directories, partitions))
             }
             _ => Err(unknown_command()),
@@ -322,7 +330,7 @@ impl Controller {
             }
             Command::AlterConfigs(request) => {
                 check_entries("changes", request.changes.len())?;
-                Ok(topics::alter_configs(image, &self.offline, request))
+                Ok(topics::alter_configs(image, &self.disks, request))
             }
             _ => Err(unknown_command()),
         }

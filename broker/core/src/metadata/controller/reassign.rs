@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_protocol::{
-    BrokerId, DirectoryId, ErrorCode, TopicPartition,
+    BrokerId, ErrorCode, TopicPartition,
     messages::{
         Duty, Failure, PartitionOutcome, ReassignPartitionsRequest, ReassignPartitionsResponse,
         Reassignment,
@@ -15,6 +15,7 @@ use strandline_protocol::{
 
 use super::{
     Decision, Reply,
+    disks::Disks,
     draft::{Changes, Draft},
     electorate::{Electorate, Loss},
 };
@@ -30,10 +31,10 @@ type Placed = BTreeMap<Replica, usize>;
 /// Decides each partition on its own.
 pub(super) fn reassign(
     image: &Image,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     request: &ReassignPartitionsRequest,
 ) -> Decision {
-    let electorate = Electorate::of(image, offline);
+    let electorate = Electorate::of(image, disks);
     let (mut changes, mut placed) = (Changes::default(), Placed::new());
     let mut seen = BTreeSet::new();
     let mut outcomes = Vec::with_capacity(request.partitions.len());
@@ -43,7 +44,7 @@ pub(super) fn reassign(
             partition: wanted.partition,
         };
         let decided = if seen.insert(of) {
-            one(&electorate, offline, &mut placed, of, wanted)
+            one(&electorate, disks, &mut placed, of, wanted)
         } else {
             let message = format!("partition {of} is named twice in one request: name it once");
             Err(Failure::new(ErrorCode::INVALID_REQUEST, message))
@@ -82,7 +83,7 @@ pub(super) fn reassign(
 
 fn one<'a>(
     electorate: &Electorate<'a>,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     placed: &mut Placed,
     of: TopicPartition,
     wanted: &Reassignment,
@@ -96,7 +97,7 @@ fn one<'a>(
         ));
     };
     match &wanted.replicas {
-        Some(target) => begin(electorate, offline, placed, &mut draft, target)?,
+        Some(target) => begin(electorate, disks, placed, &mut draft, target)?,
         None => take_back(electorate, &mut draft)?,
     }
     Ok(draft)
@@ -112,7 +113,7 @@ fn base(partition: &Partition) -> Vec<Replica> {
 /// is done at once.
 fn begin(
     electorate: &Electorate<'_>,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     placed: &mut Placed,
     draft: &mut Draft<'_>,
     target: &[BrokerId],
@@ -132,7 +133,7 @@ fn begin(
         let kept = draft.before.replica_on(*broker).copied();
         let replica = match kept {
             Some(kept) => kept,
-            None => place(electorate.image, offline, placed, *broker)?,
+            None => place(electorate.image, disks, placed, *broker)?,
         };
         replicas.push(replica);
     }
@@ -200,7 +201,7 @@ fn nobody_left(draft: &Draft<'_>) -> Failure {
 /// The emptiest usable data directory of a broker that is to keep a new copy.
 fn place(
     image: &Image,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     placed: &mut Placed,
     broker: BrokerId,
 ) -> Result<Replica, Failure> {
@@ -220,7 +221,7 @@ fn place(
         )));
     }
     let directories = known.registration.directories.iter();
-    let usable = directories.filter(|directory| !offline.contains(directory));
+    let usable = directories.filter(|directory| disks.is_usable(**directory));
     let replicas = usable.map(|directory| Replica {
         broker,
         directory: *directory,

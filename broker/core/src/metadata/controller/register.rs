@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use strandline_protocol::{BrokerId, DirectoryId, ErrorCode, messages::Failure};
+use strandline_protocol::{BrokerId, ErrorCode, messages::Failure};
 
 use super::{
     Decision, Reply,
+    disks::Disks,
     electorate::{Electorate, Part},
 };
 use crate::metadata::{
@@ -35,7 +36,7 @@ use crate::mutants::{self, Mutant};
 /// `UNSUPPORTED_VERSION` if the broker is too old for the cluster, or another one for this.
 pub(super) fn register(
     image: &Image,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     leased: &BTreeSet<BrokerId>,
     registration: &Registration,
 ) -> Result<Decision, Failure> {
@@ -52,7 +53,7 @@ pub(super) fn register(
         .collect();
     if is_alone(image, registration) {
         records.push(Record::BrokerRegistered(registration.clone()));
-        let electorate = Electorate::of(image, offline)
+        let electorate = Electorate::of(image, disks)
             .in_version(version)
             .when(registration.broker, Part::Takes);
         records.extend(electorate.lead_what_it_can(registration.broker));
@@ -65,7 +66,7 @@ pub(super) fn register(
         {
             return Err(duplicate(&known.registration));
         } else {
-            records.extend(start_anew(image, offline, version, registration));
+            records.extend(start_anew(image, disks, version, registration));
         }
     } else {
         records.push(Record::BrokerJoined(registration.clone()));
@@ -79,7 +80,7 @@ pub(super) fn register(
 /// The records of another start of a broker that others know.
 fn start_anew(
     image: &Image,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     version: u16,
     registration: &Registration,
 ) -> Vec<Record> {
@@ -87,7 +88,7 @@ fn start_anew(
     if mutants::is_active(Mutant::NewIncarnationKeepsEpoch) {
         return vec![Record::BrokerRegistered(registration.clone())];
     }
-    let electorate = Electorate::of(image, offline)
+    let electorate = Electorate::of(image, disks)
         .in_version(version)
         .when(broker, Part::TakesNot);
     let mut records = electorate.start_anew(registration);

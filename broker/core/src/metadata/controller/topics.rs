@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_protocol::{
-    DirectoryId, ErrorCode, PartitionId, TopicId,
+    ErrorCode, PartitionId, TopicId,
     limits::PARTITIONS_PER_TOPIC_MAX,
     messages::{
         AlterConfigsRequest, AlterConfigsResponse, ConfigChange, CreatePartitionsRequest,
@@ -12,7 +12,7 @@ use strandline_protocol::{
     },
 };
 
-use super::{Controller, Decision, Random, Reply, electorate::Electorate};
+use super::{Controller, Decision, Random, Reply, disks::Disks, electorate::Electorate};
 use crate::{
     metadata::{
         answer::unknown_topic,
@@ -124,7 +124,7 @@ impl Controller {
             let usable = registration
                 .directories
                 .iter()
-                .filter(|directory| !self.offline.contains(directory));
+                .filter(|directory| self.disks.is_usable(**directory));
             Candidate {
                 broker: registration.broker,
                 rack: registration.rack.clone(),
@@ -315,7 +315,7 @@ pub(super) fn delete(image: &Image, request: &DeleteTopicsRequest) -> Decision {
 
 pub(super) fn alter_configs(
     image: &Image,
-    offline: &BTreeSet<DirectoryId>,
+    disks: &Disks,
     request: &AlterConfigsRequest,
 ) -> Decision {
     let decided = existing(image, &request.topic)
@@ -326,7 +326,7 @@ pub(super) fn alter_configs(
         }
         Ok((topic, changes)) => {
             let id = topic.id;
-            let electorate = Electorate::of(image, offline);
+            let electorate = Electorate::of(image, disks);
             let mut records = Vec::new();
             if changes.contains_key(MIN_ISR) {
                 // First, as fewer in sync may be enough from then on to acknowledge.
