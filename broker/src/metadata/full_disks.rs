@@ -6,9 +6,8 @@ use strandline_protocol::BrokerId;
 
 use super::losses::News;
 
-/// How often others are asked to lead what is led on full disks: somebody may be in sync by then,
-/// and new topics may be led there.
-const RELIEVE_EVERY: Duration = Duration::from_secs(5);
+/// How often others are asked to lead what is led on full disks: new topics may be led there.
+const RELIEVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The brokers with data directories on full disks.
 #[derive(Default)]
@@ -27,15 +26,16 @@ impl FullDisks {
             self.0.remove(&broker);
             return News::None;
         }
-        let before = self.0.get(&broker);
-        if before.is_some_and(|it| it.directories >= directories && now < it.relieve_at) {
+        let full = self.0.entry(broker).or_insert(Full {
+            directories: 0,
+            relieve_at: now,
+        });
+        let is_due = directories > full.directories || now >= full.relieve_at;
+        full.directories = directories;
+        if !is_due {
             return News::None;
         }
-        let full = Full {
-            directories,
-            relieve_at: now.saturating_add(RELIEVE_EVERY),
-        };
-        self.0.insert(broker, full);
+        full.relieve_at = now.saturating_add(RELIEVE_EVERY);
         News::Due
     }
 
@@ -58,11 +58,11 @@ mod tests {
         };
         assert_eq!(told(0, 0), (News::None, 0));
         assert_eq!(told(1, 1), (News::Due, 1));
-        assert_eq!(told(1, 2), (News::None, 1));
-        assert_eq!(told(2, 3), (News::Due, 2));
-        assert_eq!(told(2, 7), (News::None, 2));
-        assert_eq!(told(2, 8), (News::Due, 2));
-        assert_eq!(told(0, 9), (News::None, 0));
-        assert_eq!(told(1, 9), (News::Due, 1));
+        assert_eq!(told(1, 1), (News::None, 1));
+        assert_eq!(told(2, 1), (News::Due, 2));
+        assert_eq!(told(1, 1), (News::None, 1));
+        assert_eq!(told(2, 2), (News::Due, 2));
+        assert_eq!(told(0, 2), (News::None, 0));
+        assert_eq!(told(1, 2), (News::Due, 1));
     }
 }

@@ -159,8 +159,9 @@ impl MetadataLog {
     /// Has another voter lead the quorum, if this one does and another one can. Waits until it
     /// does, or for `patience`.
     pub async fn hand_over(&self, patience: Duration) {
-        let successor = self.member.get().and_then(successor);
-        let Some((raft, successor)) = self.member.get().zip(successor) else {
+        let raft = self.member.get();
+        let successor = raft.and_then(|raft| successor(raft, &self.lessor));
+        let Some((raft, successor)) = raft.zip(successor) else {
             return;
         };
         // Whoever comes next may lead before this one hears of it: no lease is granted any more,

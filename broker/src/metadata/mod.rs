@@ -260,7 +260,7 @@ impl MetadataLog {
     /// long as the quorum does.
     pub async fn keep_members(self) {
         let raft = self.member().await;
-        keep_members(raft, self.public, self.lessor).await;
+        keep_members(raft, self.store, self.public, self.lessor).await;
     }
 
     /// What is known and committed, as of now.

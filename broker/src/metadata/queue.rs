@@ -261,6 +261,9 @@ impl Running {
         let metrics = self.metrics.borrow_watched();
         let members = metrics.membership_config.membership().nodes().count();
         keep_time(&self.raft, members);
+        if members > 1 {
+            self.queue.store.found_company();
+        }
     }
 
     /// Who leads no longer cannot say what becomes of what it has proposed.
@@ -351,6 +354,11 @@ impl Running {
         });
         let message = match broker {
             Some(broker) => format!("the controller is broker {broker}: send the request to it"),
+            None if self.queue.store.stands_still() => {
+                "the disk of this broker is full, so that it follows no change of the metadata and \
+                 knows of no controller: free space there, or ask another broker"
+                    .to_owned()
+            }
             None => "there is no controller now: a majority of the voters must run".to_owned(),
         };
         Failure::new(ErrorCode::NOT_CONTROLLER, message)
@@ -435,7 +443,7 @@ impl Running {
     async fn append(&mut self, lead: &mut Lead, entry: Entry) -> Result<(), Failure> {
         let store = &self.queue.store;
         store
-            .reserve(&entry)
+            .reserve(lead.term, &entry)
             .map_err(|error| Failure::new(error.code(), error.to_string()))?;
         let entry = Arc::new(entry);
         let (change, placed) = Change::new(Arc::clone(&entry));

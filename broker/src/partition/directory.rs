@@ -349,16 +349,17 @@ impl Directory {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Says so when a full disk has room again. Appends need no leave: each one tries.
+    /// Says so when the disk has run full, and when it has room again. Appends need no leave: each
+    /// one tries.
     pub fn look_after_full_disk(&self) {
-        if !self.full.load(Ordering::Relaxed) {
+        let Ok(space) = self.data.space() else {
             return;
+        };
+        if space.available < CUT_BYTES {
+            self.ran_full();
         }
-        let room = self
-            .data
-            .space()
-            .is_ok_and(|space| space.available >= ROOM_BYTES);
-        if room && self.full.swap(false, Ordering::Relaxed) {
+        let has_room = space.available >= ROOM_BYTES;
+        if has_room && self.full.swap(false, Ordering::Relaxed) {
             tracing::info!(
                 directory = %self.path().display(),
                 "there is space on the disk again: appends are taken"

@@ -59,6 +59,11 @@ impl Cluster {
 
     /// Three, the last of which has this disk.
     pub async fn of_two_and(files: Arc<dyn FileSystem>) -> Self {
+        Self::of_three_on(3, files).await
+    }
+
+    /// Three, one of which has this disk; the first one founds the cluster.
+    pub async fn of_three_on(id: usize, files: Arc<dyn FileSystem>) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter("warn,strandline_broker=info")
             .with_test_writer()
@@ -67,9 +72,13 @@ impl Cluster {
             root: tempfile::tempdir().unwrap(),
             brokers: BTreeMap::new(),
         };
-        cluster.start(1).await;
-        cluster.start(2).await;
-        cluster.start_on(3, files).await;
+        for each in 1..=3 {
+            if each == id {
+                cluster.start_on(each, Arc::clone(&files)).await;
+            } else {
+                cluster.start(each).await;
+            }
+        }
         for server in cluster.brokers.values() {
             until("all take part", async || {
                 let image = server.image();

@@ -147,6 +147,14 @@ fn voters_of(cluster: &DescribeClusterResponse) -> impl Iterator<Item = &MemberD
 fn controller(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     let asked = cluster.answered_by;
     let finding = match cluster.controller {
+        None if is_full(cluster, asked) => Finding {
+            verdict: Verdict::Unusable,
+            what: format!(
+                "broker {asked} knows of no controller, as it follows no change of the metadata \
+                 while its disk is full"
+            ),
+            remedy: format!("free space there, or ask another broker than {asked} (--bootstrap)"),
+        },
         None => Finding {
             verdict: Verdict::Unusable,
             what: format!("broker {asked} knows of no controller, so nothing can be changed"),
@@ -271,19 +279,29 @@ fn brokers(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     }
 }
 
+fn is_full(cluster: &DescribeClusterResponse, id: BrokerId) -> bool {
+    let mut brokers = cluster.brokers.iter();
+    brokers.any(|broker| broker.id == id && broker.full_directories > 0)
+}
+
 /// Disks that take nothing more.
 fn full(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     for broker in cluster.brokers.iter().filter(|it| it.full_directories > 0) {
-        let (id, leads) = (broker.id, broker.leads);
+        let id = broker.id;
+        let controls = if cluster.controller == Some(id) {
+            "; it is the controller, so that topics and leaders may not change until some voter \
+             has room"
+        } else {
+            ""
+        };
         findings.push(Finding {
             verdict: Verdict::Degraded,
             what: format!(
-                "a disk of broker {id} is full: what lies there falls behind; others lead what it \
-                 led there, but where it is the only one in sync ({leads} partitions are led by \
-                 broker {id}) writes are refused"
+                "a disk of broker {id} is full: others lead what it led there, and it falls \
+                 behind; where no other one is in sync and has room writes are refused{controls}"
             ),
-            remedy: "free space there, or delete records (`strandline topic trim`) or topics: it \
-                     goes on by itself"
+            remedy: "free space there: it goes on by itself. Deleting records (`strandline topic \
+                     trim`) or topics does it, as long as a majority of the voters has room"
                 .to_owned(),
         });
     }
@@ -304,10 +322,9 @@ fn closed(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
                 "{closed} partitions take no writes with acks=all: fewer replicas are in sync than \
                  their `min.insync.replicas`"
             ),
-            remedy:
-                "start the brokers that keep them, or move their replicas to brokers that live \
-                     (`strandline topic reassign`)"
-                    .to_owned(),
+            remedy: "start the brokers that keep them and make room on full disks, or move their \
+                     replicas to brokers that live (`strandline topic reassign`)"
+                .to_owned(),
         });
     }
 }

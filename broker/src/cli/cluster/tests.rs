@@ -175,9 +175,18 @@ fn every_fault_is_told_with_what_to_do() {
 
     let (verdict, text) = after(|cluster| cluster.brokers[1].full_directories = 1);
     assert_eq!(verdict, Verdict::Degraded);
-    assert!(text.contains("- a disk of broker 2 is full: what lies there falls behind;"));
-    assert!(text.contains("(4 partitions are led by broker 2)"));
-    assert!(text.contains("`strandline topic trim`"));
+    assert!(text.contains("- a disk of broker 2 is full: others lead what it led there"));
+    assert!(text.contains("writes are refused\n"));
+    assert!(text.contains("(`strandline topic trim`)"));
+    let (_, text) = after(|cluster| cluster.brokers[0].full_directories = 1);
+    assert!(text.contains("it is the controller, so that topics and leaders may not change"));
+    let (verdict, text) = after(|cluster| {
+        cluster.brokers[0].full_directories = 1;
+        cluster.controller = None;
+    });
+    assert_eq!(verdict, Verdict::Unusable);
+    assert!(text.contains("- broker 1 knows of no controller, as it follows no change"));
+    assert!(text.contains("ask another broker than 1 (--bootstrap)\n"));
 
     let learners = |cluster: &mut DescribeClusterResponse| {
         for member in &mut cluster.members[1..] {

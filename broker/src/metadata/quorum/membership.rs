@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     super::lessor::{Lessor, is_alone},
-    Raft,
+    Raft, Store,
     machine::Public,
     types::core_membership,
 };
@@ -37,7 +37,12 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 const SILENCE_MAX: Duration = Duration::from_millis(500);
 
 /// Runs for as long as the group does.
-pub(in crate::metadata) async fn keep_members(raft: Raft, public: Public, lessor: Arc<Lessor>) {
+pub(in crate::metadata) async fn keep_members(
+    raft: Raft,
+    store: Store,
+    public: Public,
+    lessor: Arc<Lessor>,
+) {
     let (mut images, mut metrics) = (public.watch(), raft.server_metrics());
     images.mark_changed();
     loop {
@@ -48,6 +53,10 @@ pub(in crate::metadata) async fn keep_members(raft: Raft, public: Public, lessor
             take(&raft, step).await;
         }
         if let Some(term) = voted_out(&raft) {
+            tracing::info!(%term, "this controller votes no more, and hands over");
+            hand_over(&raft, &lessor, term).await;
+        } else if let Some(term) = without_room(&raft, &store, &lessor) {
+            tracing::warn!(%term, "the disk of this controller is full: it hands over");
             hand_over(&raft, &lessor, term).await;
         }
         tokio::select! {
@@ -128,12 +137,33 @@ fn voted_out(raft: &Raft) -> Option<LeaderEpoch> {
     is_out.then_some(LeaderEpoch(metrics.current_term))
 }
 
+/// The term that this member leads although its disk has no room for what it decides, where another
+/// voter has room as far as is known.
+fn without_room(raft: &Raft, store: &Store, lessor: &Lessor) -> Option<LeaderEpoch> {
+    let term = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leads = metrics.state == ServerState::Leader && metrics.vote.is_committed();
+        leads.then_some(LeaderEpoch(metrics.current_term))?
+    };
+    if !store.lacks_room(term) {
+        return None;
+    }
+    let successor = successor(raft, lessor)?;
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let broker = metrics
+        .membership_config
+        .membership()
+        .get_node(&successor)?;
+    (lessor.full(*broker) == 0).then_some(term)
+}
+
 /// Has a voter lead instead. If that fails, it is tried again with the next look.
 async fn hand_over(raft: &Raft, lessor: &Lessor, term: LeaderEpoch) {
-    let Some(successor) = successor(raft) else {
+    let Some(successor) = successor(raft, lessor) else {
         return;
     };
-    tracing::info!(%term, "this controller votes no more, and hands over");
     // The next one may lead before this one hears of it.
     lessor.abdicate(term);
     if let Err(error) = raft.trigger().transfer_leader(successor).await {
@@ -143,8 +173,9 @@ async fn hand_over(raft: &Raft, lessor: &Lessor, term: LeaderEpoch) {
     sleep(LOOK_EVERY).await;
 }
 
-/// The other voter that has most of the log, if this member leads.
-pub(in crate::metadata) fn successor(raft: &Raft) -> Option<RaftId> {
+/// The other voter that has most of the log, if this member leads; one whose disk is full only if
+/// there is no other.
+pub(in crate::metadata) fn successor(raft: &Raft, lessor: &Lessor) -> Option<RaftId> {
     let metrics = raft.metrics();
     let metrics = metrics.borrow_watched();
     let replication = metrics.replication.as_ref()?;
@@ -157,7 +188,9 @@ pub(in crate::metadata) fn successor(raft: &Raft) -> Option<RaftId> {
     });
     alive.max_by_key(|id| {
         let matched = replication.get(id).and_then(Option::as_ref);
-        matched.map(openraft::LogId::index)
+        let broker = membership.get_node(id);
+        let has_room = broker.is_none_or(|broker| lessor.full(*broker) == 0);
+        (has_room, matched.map(openraft::LogId::index))
     })
 }
 

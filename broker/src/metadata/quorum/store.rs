@@ -13,7 +13,10 @@ use std::{
     fmt, io,
     ops::Range,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, Ordering},
+    },
 };
 
 use openraft::storage::IOFlushed;
@@ -28,7 +31,7 @@ use strandline_storage::{
     StorageError,
     directory::{QuorumVote, write_quorum_vote},
     fs::FileSystem,
-    log::{CheckpointJob, FlushJob, Log},
+    log::{AppendError, CheckpointJob, FlushJob, Log},
 };
 use tokio::sync::{Notify, RwLock};
 
@@ -72,8 +75,13 @@ struct Shared {
     directory: PathBuf,
     cluster: ClusterId,
     flushing: Flushing,
-    company: Company,
+    /// Whether others go on while this member waits for room.
+    has_company: AtomicBool,
     failing: Failing,
+    /// Whether this member waits for room now.
+    stands_still: AtomicBool,
+    /// The term in which a leader has found no room for its last entry; negative if it has.
+    refused_in: AtomicI32,
     /// Whether nobody is to wait for a full disk any more.
     leaving: AtomicBool,
     /// Wakes who waits for the last sync to end.
@@ -156,8 +164,10 @@ impl Store {
                 directory: parts.directory,
                 cluster: parts.cluster,
                 flushing: parts.flushing,
-                company: parts.company,
+                has_company: AtomicBool::new(parts.company == Company::Others),
                 failing,
+                stands_still: AtomicBool::new(false),
+                refused_in: AtomicI32::new(-1),
                 leaving: AtomicBool::new(false),
                 idle: Notify::new(),
                 checkpoints: Arc::default(),
@@ -289,14 +299,31 @@ impl Store {
         state.log.as_ref()?.epoch_at(offset)
     }
 
-    /// Takes room for `entry` ahead, as an append that finds the disk full would end the quorum.
+    /// There are others from now on, who go on while this member waits for room.
+    pub(in crate::metadata) fn found_company(&self) {
+        self.shared.has_company.store(true, Ordering::Release);
+    }
+
+    /// Whether this member follows nothing, as it waits for room.
+    pub(in crate::metadata) fn stands_still(&self) -> bool {
+        self.shared.stands_still.load(Ordering::Acquire)
+    }
+
+    /// Whether the leader of `term` has found no room for its last entry.
+    pub(super) fn lacks_room(&self, term: LeaderEpoch) -> bool {
+        self.shared.refused_in.load(Ordering::Acquire) == term.0
+    }
+
+    /// Takes room for an `entry` of the leader of `term` ahead, as an append that finds the disk
+    /// full stands still.
     ///
     /// # Errors
-    /// [`strandline_storage::log::AppendError`], by its code and text; nothing has changed then.
+    /// [`AppendError`], by its code and text; nothing has changed then.
     pub(in crate::metadata) fn reserve(
         &self,
+        term: LeaderEpoch,
         entry: &Entry,
-    ) -> Result<(), strandline_storage::log::AppendError> {
+    ) -> Result<(), AppendError> {
         let (bytes, now) = (entry.encode().len() + batches::OVERHEAD_BYTES, Clock.now());
         let mut state = self.shared.state.lock();
         let Some(log) = &mut state.log else {
@@ -305,6 +332,9 @@ impl Store {
         // The group's own entries are small, and come without asking.
         let reserved = log.reserve(bytes + OWN_ENTRY_BYTES_MAX, now);
         drop(state);
+        let is_refused = matches!(&reserved, Err(AppendError::DiskFull(_)));
+        let refused_in = if is_refused { term.0 } else { -1 };
+        self.shared.refused_in.store(refused_in, Ordering::Release);
         if let Err(error) = &reserved
             && let Some(fatal) = error.fatal()
         {

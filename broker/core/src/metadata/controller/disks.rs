@@ -35,6 +35,14 @@ impl Disks {
         }
     }
 
+    /// Where new copies may lie on a broker with these directories: full ones only if there are no
+    /// others.
+    pub(super) fn places(&self, broker: BrokerId, directories: &[DirectoryId]) -> Vec<DirectoryId> {
+        let usable = directories.iter().copied().filter(|it| self.is_usable(*it));
+        let (full, roomy): (Vec<_>, Vec<_>) = usable.partition(|it| self.is_full(broker, *it));
+        if roomy.is_empty() { full } else { roomy }
+    }
+
     /// Whether the directory has not failed.
     pub(super) fn is_usable(&self, directory: DirectoryId) -> bool {
         !self.failed.contains(&directory)

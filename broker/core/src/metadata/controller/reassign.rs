@@ -220,12 +220,9 @@ fn place(
             "broker {broker} is drained: give it back its duty first, or name another one"
         )));
     }
-    let directories = known.registration.directories.iter();
-    let usable = directories.filter(|directory| disks.is_usable(**directory));
-    let replicas = usable.map(|directory| Replica {
-        broker,
-        directory: *directory,
-    });
+    let places = disks.places(broker, &known.registration.directories);
+    let places = places.into_iter();
+    let replicas = places.map(|directory| Replica { broker, directory });
     let load = |replica: &Replica| {
         let more = placed.get(replica).copied().unwrap_or(0);
         image.load(replica.broker, replica.directory) + more

@@ -121,15 +121,14 @@ impl Controller {
             .filter(|broker| broker.state == BrokerState::Active && broker.duty == Duty::Full);
         let candidates = active.map(|broker| {
             let registration = &broker.registration;
-            let usable = registration
-                .directories
-                .iter()
-                .filter(|directory| self.disks.is_usable(**directory));
+            let broker = registration.broker;
+            let places = self.disks.places(broker, &registration.directories);
             Candidate {
-                broker: registration.broker,
+                broker,
                 rack: registration.rack.clone(),
-                directories: usable
-                    .map(|directory| (*directory, image.load(registration.broker, *directory)))
+                directories: places
+                    .into_iter()
+                    .map(|directory| (directory, image.load(broker, directory)))
                     .collect(),
             }
         });

@@ -22,10 +22,7 @@ use tokio::{sync::oneshot, time::sleep};
 
 use super::{
     super::super::batches,
-    super::{
-        Company,
-        types::{LogId, RaftEntry, Types, from_raft, offset_of, term_of},
-    },
+    super::types::{LogId, RaftEntry, Types, from_raft, offset_of, term_of},
     Held, Shared, State, Store, closed,
 };
 
@@ -57,7 +54,7 @@ impl Store {
         let mut incoming = incoming.collect::<io::Result<VecDeque<Incoming>>>()?;
         let mut is_told = false;
         while let Some(full) = self.shared.place(&mut incoming, now)? {
-            let is_alone = self.shared.company == Company::Alone;
+            let is_alone = !self.shared.has_company.load(Ordering::Acquire);
             if is_alone || self.shared.leaving.load(Ordering::Acquire) {
                 self.shared.failing.fail_with(full.code(), &full);
                 return Err(io::Error::new(io::ErrorKind::StorageFull, full.to_string()));
@@ -68,10 +65,12 @@ impl Store {
                      {full}"
                 );
                 is_told = true;
+                self.shared.stands_still.store(true, Ordering::Release);
             }
             sleep(TRY_EVERY).await;
         }
         if is_told {
+            self.shared.stands_still.store(false, Ordering::Release);
             tracing::info!("there is space again: this broker follows the metadata");
         }
         let job = {
