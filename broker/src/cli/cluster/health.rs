@@ -14,7 +14,7 @@ use crate::cli::{
     connection::ConnectionArguments,
     error::{CommandError, EXIT_FAILURE, EXIT_USAGE},
     output::{OutputFormat, print_json, print_text},
-    quantity::seconds,
+    quantity::{counted, seconds},
 };
 
 /// A voter that was not heard of for longer is silent. The quorum exchanges heartbeats several
@@ -253,8 +253,8 @@ fn brokers(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
             BrokerState::Fenced => findings.push(Finding {
                 verdict: Verdict::Degraded,
                 what: format!(
-                    "broker {id} is fenced: it leads nothing, and keeps {} partitions",
-                    broker.keeps
+                    "broker {id} is fenced: it leads nothing, and keeps {}",
+                    counted(broker.keeps.into(), "partition")
                 ),
                 remedy: format!(
                     "start it, or look at its log; if it is gone for good: strandline broker \
@@ -319,8 +319,9 @@ fn closed(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
         findings.push(Finding {
             verdict: Verdict::Degraded,
             what: format!(
-                "{closed} partitions take no writes with acks=all: fewer replicas are in sync than \
-                 their `min.insync.replicas`"
+                "no writes with acks=all in {}: fewer replicas are in sync than their \
+                 `min.insync.replicas`",
+                counted(closed.into(), "partition")
             ),
             remedy: "start the brokers that keep them and make room on full disks, or move their \
                      replicas to brokers that live (`strandline topic reassign`)"
@@ -342,7 +343,10 @@ fn lacking(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
     if rest > 0 {
         findings.push(Finding {
             verdict: Verdict::Degraded,
-            what: format!("{rest} partitions are under-replicated: they work, with fewer copies"),
+            what: format!(
+                "under-replicated: {}; reads and writes go on, with fewer copies",
+                counted(rest.into(), "partition")
+            ),
             remedy: "they catch up by themselves once their brokers live: `strandline topic \
                      describe` tells who is behind"
                 .to_owned(),
