@@ -15,7 +15,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI32, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -80,8 +80,6 @@ struct Shared {
     failing: Failing,
     /// Whether this member waits for room now.
     stands_still: AtomicBool,
-    /// The term in which a leader has found no room for its last entry; negative if it has.
-    refused_in: AtomicI32,
     /// Whether nobody is to wait for a full disk any more.
     leaving: AtomicBool,
     /// Wakes who waits for the last sync to end.
@@ -105,6 +103,9 @@ struct State {
     /// Who hears that the log is durable up to an offset (exclusive).
     waiting: VecDeque<(Offset, IOFlushed<Types>)>,
     sync: Sync,
+    /// The term of a leader that has found no room for an entry, and the size of that in bytes;
+    /// none once there is as much.
+    refused: Option<(LeaderEpoch, usize)>,
 }
 
 /// An entry that is appended and not yet applied.
@@ -157,6 +158,7 @@ impl Store {
             tail: VecDeque::new(),
             waiting: VecDeque::new(),
             sync: Sync::Idle,
+            refused: None,
         };
         Self {
             shared: Arc::new(Shared {
@@ -167,7 +169,6 @@ impl Store {
                 has_company: AtomicBool::new(parts.company == Company::Others),
                 failing,
                 stands_still: AtomicBool::new(false),
-                refused_in: AtomicI32::new(-1),
                 leaving: AtomicBool::new(false),
                 idle: Notify::new(),
                 checkpoints: Arc::default(),
@@ -309,9 +310,10 @@ impl Store {
         self.shared.stands_still.load(Ordering::Acquire)
     }
 
-    /// Whether the leader of `term` has found no room for its last entry.
+    /// Whether the leader of `term` has found no room for an entry, and none as large since.
     pub(super) fn lacks_room(&self, term: LeaderEpoch) -> bool {
-        self.shared.refused_in.load(Ordering::Acquire) == term.0
+        let state = self.shared.state.lock();
+        state.refused.is_some_and(|(refused, _)| refused == term)
     }
 
     /// Takes room for an `entry` of the leader of `term` ahead, as an append that finds the disk
@@ -331,10 +333,12 @@ impl Store {
         };
         // The group's own entries are small, and come without asking.
         let reserved = log.reserve(bytes + OWN_ENTRY_BYTES_MAX, now);
+        match (&reserved, state.refused) {
+            (Err(AppendError::DiskFull(_)), _) => state.refused = Some((term, bytes)),
+            (Ok(_), Some((_, refused))) if bytes >= refused => state.refused = None,
+            _ => {}
+        }
         drop(state);
-        let is_refused = matches!(&reserved, Err(AppendError::DiskFull(_)));
-        let refused_in = if is_refused { term.0 } else { -1 };
-        self.shared.refused_in.store(refused_in, Ordering::Release);
         if let Err(error) = &reserved
             && let Some(fatal) = error.fatal()
         {
