@@ -159,8 +159,8 @@ fn controller(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
             verdict: Verdict::Unusable,
             what: format!("broker {asked} knows of no controller, so nothing can be changed"),
             remedy: format!(
-                "more than half of the voters ({}) must run and reach each other: start those that \
-                 do not",
+                "more than half of the voters ({}) must run, reach each other and have room on \
+                 their disks: start those that do not run, free space on those that are full",
                 ids(voters_of(cluster).map(|member| member.broker_id))
             ),
         },
@@ -189,7 +189,16 @@ fn voters(cluster: &DescribeClusterResponse, findings: &mut Vec<Finding>) {
         let id = member.broker_id;
         let silent =
             id != cluster.answered_by && member.heard_ms_ago.is_none_or(|ago| ago > SILENCE_MS_MAX);
-        if silent {
+        if silent && is_full(cluster, id) {
+            findings.push(Finding {
+                verdict: Verdict::Degraded,
+                what: format!(
+                    "broker {id}, one of {total} voters, follows no change of the metadata, as its \
+                     disk is full"
+                ),
+                remedy: "free space there: it goes on by itself".to_owned(),
+            });
+        } else if silent {
             let since = member.heard_ms_ago.map_or_else(
                 || "since the controller was elected".to_owned(),
                 |ago| format!("for {}", seconds(ago)),

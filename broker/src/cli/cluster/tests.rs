@@ -178,6 +178,12 @@ fn every_fault_is_told_with_what_to_do() {
     assert!(text.contains("- a disk of broker 2 is full: others lead what it led there"));
     assert!(text.contains("writes are refused\n"));
     assert!(text.contains("(`strandline topic trim`)"));
+    let (_, text) = after(|cluster| {
+        cluster.brokers[1].full_directories = 1;
+        cluster.members[1].heard_ms_ago = Some(12_300);
+    });
+    assert!(text.contains("- broker 2, one of 3 voters, follows no change of the metadata, as"));
+    assert!(!text.contains("was not heard of"), "{text}");
     let (_, text) = after(|cluster| cluster.brokers[0].full_directories = 1);
     assert!(text.contains("it is the controller, so that topics and leaders may not change"));
     let (verdict, text) = after(|cluster| {
