@@ -343,7 +343,7 @@ impl Directory {
         has_room
     }
 
-    /// Whether the last append found its disk full, and there is no room again.
+    /// Whether an append or a look found the disk full, and there was not plenty of room since.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
